@@ -1,0 +1,130 @@
+"""Small environments whose values are known, registered as `envs:<Name>-v0`, and broken ones."""
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete
+
+
+class Known(gym.Env):
+    """One observation number, one action number in [0, 3]; `play` gives reward and whether the episode terminates."""
+
+    observation_space = Box(-np.inf, np.inf, (1,), np.float64)
+    action_space = Box(0.0, 3.0, (1,), np.float32)  # not symmetric: actions are rescaled on the way in
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.observe(), {}
+
+    def observe(self):
+        return np.array([float(self.t)])
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        reward, terminated = self.play(float(action[0]))
+        self.t += 1
+        return self.observe(), reward, terminated, False, {}
+
+
+class OneStep(Known):
+    """Q = 1."""
+
+    def play(self, action):
+        return 1.0, True
+
+
+class TwoSteps(Known):
+    """Reward 1 at the second step only: Q(first) = gamma, Q(second) = 1."""
+
+    def play(self, action):
+        return float(self.t == 1), self.t == 1
+
+
+class Endless(Known):
+    """Reward 1 at every step, cut off (not terminated) after 5: Q = 1 / (1 - gamma)."""
+
+    def observe(self):
+        return np.zeros(1)
+
+    def play(self, action):
+        return 1.0, False
+
+
+class Peak(Known):
+    """One step, a narrow peak of reward at action 2.4."""
+
+    def play(self, action):
+        return float(np.exp(-0.5 * ((action - 2.4) / 0.2) ** 2)), True
+
+
+class TwoPeaks(Known):
+    """One step, a peak of height 1 at action 0.6 and of height 2 at action 2.4; nothing between them."""
+
+    def play(self, action):
+        low, high = (np.exp(-0.5 * ((action - centre) / 0.25) ** 2) for centre in (0.6, 2.4))
+        return float(low + 2.0 * high), True
+
+
+class SameArray(Known):
+    """Writes every observation into one array."""
+
+    array = np.zeros(1)
+
+    def observe(self):
+        self.array[0] = self.t
+        return self.array
+
+    def play(self, action):
+        return 0.0, self.t == 9
+
+
+class Grid(Known):
+    """Observations (2, 3) and actions (2, 2) of unequal bounds."""
+
+    observation_space = Box(-1.0, 1.0, (2, 3), np.float64)
+    action_space = Box(np.array([[0, 1], [-5, 2]], np.float32), np.array([[1, 3], [5, 9]], np.float32))
+
+    def observe(self):
+        return np.full((2, 3), 0.5)
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.t += 1
+        return self.observe(), 1.0, self.t == 5, False, {}
+
+
+class NanReward(Known):
+    def play(self, action):
+        return float("nan") if self.t == 30 else 0.0, False
+
+
+class InfObservation(Known):
+    def observe(self):
+        return np.array([np.inf if self.t == 30 else 0.0])
+
+    def play(self, action):
+        return 0.0, False
+
+
+class HugeReward(Known):
+    """Finite, but its square is not a float32."""
+
+    def play(self, action):
+        return 1e30, True
+
+
+class DiscreteActions(Known):
+    action_space = Discrete(3)
+
+
+class UnboundedActions(Known):
+    action_space = Box(-np.inf, np.inf, (2,), np.float32)
+
+
+class DictObservations(Known):
+    observation_space = Dict({"a": Box(0.0, 1.0, (1,))})
+
+
+for env in [Known, *Known.__subclasses__()]:
+    limit = 5 if env is Endless else 200
+    gym.register(f"{env.__name__}-v0", entry_point=env, max_episode_steps=limit)

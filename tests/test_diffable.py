@@ -1,0 +1,119 @@
+"""The scripts share nothing but their text: what is common is the same, line for line and in the same order.
+
+A line may differ between two scripts only inside a definition that the table below names: so a diff of two scripts
+shows the algorithm and nothing else.
+"""
+
+import ast
+import difflib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# Where the second script of a pair may have lines of its own ("adds"), or also lack lines of the first ("changes").
+WHERE_THEY_DIFFER = {
+    ("sac_baseline.py", "sac_hpo_continuous.py"): {
+        "docstring": "changes",
+        "import": "changes",  # Literal, for --explore and --train
+        "Args": "adds",  # the leapfrog's flags
+        "leapfrog_row": "adds",
+        "TABLE_I": "changes",  # the leapfrog's columns
+        "resolve": "adds",  # bounds of the leapfrog's flags
+        "q_and_gradient": "adds",
+        "leapfrog": "adds",
+        "HamiltonianPolicy": "adds",
+        "Agent.__init__": "changes",  # which policy
+        "policy_loss": "changes",  # Eq. (5) becomes Eq. (12)
+        "update": "changes",  # the policy's part
+    },
+}
+AT_MOST = {("sac_baseline.py", "sac_hpo_continuous.py"): 25.0}  # changed lines, per cent of the lines of both
+
+
+def name_of_each_line(source: str) -> list[str]:
+    """For every line the definition it stands in; lines between two definitions belong to `top`."""
+    lines = ["top"] * len(source.splitlines())
+
+    def mark(node, name):
+        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+        lines[first - 1 : node.end_lineno] = [name] * (node.end_lineno - first + 1)
+
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            mark(node, node.name)
+            for inner in node.body if isinstance(node, ast.ClassDef) else []:
+                if isinstance(inner, ast.FunctionDef) and node.name == "Agent":
+                    mark(inner, f"{node.name}.{inner.name}")
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            mark(node, "import")
+        elif isinstance(node, ast.Assign):
+            mark(node, node.targets[0].id)
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            mark(node, "docstring")
+    return lines
+
+
+def drift(a: str, b: str, allowed: dict[str, str]) -> list[str]:
+    """Lines that differ where they must not, as `name: line`."""
+    a_names, b_names = name_of_each_line(a), name_of_each_line(b)
+    a, b = a.splitlines(), b.splitlines()
+    may_lack = {name for name, how in allowed.items() if how == "changes"}
+    found = []
+    for tag, a0, a1, b0, b1 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        if tag != "equal":
+            found += [f"{a_names[i]}: {a[i]}" for i in range(a0, a1) if a[i] and a_names[i] not in may_lack]
+            found += [f"{b_names[i]}: {b[i]}" for i in range(b0, b1) if b[i] and b_names[i] not in allowed]
+    return found
+
+
+def changed_percent(a: str, b: str) -> float:
+    a, b = a.splitlines(), b.splitlines()
+    changed = sum(line[0] in "+-" for line in list(difflib.unified_diff(a, b, n=0, lineterm=""))[2:])
+    return 100.0 * changed / (len(a) + len(b))
+
+
+@pytest.mark.parametrize("pair", WHERE_THEY_DIFFER, ids="-".join)
+def test_only_the_algorithm_differs(pair):
+    a, b = ((ROOT / name).read_text() for name in pair)
+    assert drift(a, b, WHERE_THEY_DIFFER[pair]) == []
+
+
+@pytest.mark.parametrize("pair", WHERE_THEY_DIFFER, ids="-".join)
+def test_every_exception_is_needed(pair):
+    a, b = ((ROOT / name).read_text() for name in pair)
+    for name in WHERE_THEY_DIFFER[pair]:
+        fewer = {other: how for other, how in WHERE_THEY_DIFFER[pair].items() if other != name}
+        assert drift(a, b, fewer), f"{name} is the same in both: take it off the table"
+
+
+@pytest.mark.parametrize("pair", AT_MOST, ids="-".join)
+def test_changed_lines(pair):
+    assert changed_percent(*((ROOT / name).read_text() for name in pair)) <= AT_MOST[pair]
+
+
+@pytest.mark.parametrize("pair", WHERE_THEY_DIFFER, ids="-".join)
+def test_common_definitions_stand_in_the_same_order(pair):
+    orders = []
+    for name in pair:
+        names = [name for name in name_of_each_line((ROOT / name).read_text()) if name not in ("top", "import")]
+        orders.append(list(dict.fromkeys(names)))
+    common = [name for name in orders[0] if name in orders[1]]
+    assert common == [name for name in orders[1] if name in common]
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("self.fc2 = nn.Linear(256, 256)", "self.fc2 = nn.Linear(256, 128)"),
+        ("seed: int = 1\n", "seed: int = 2\n"),
+        ("- replay buffer", "- buffer"),
+        ("    env.close()\n    writer.close()\n", "    writer.close()\n    env.close()\n"),
+        ("def tanh_log_det(u: Tensor)", "def log_det_tanh(u: Tensor)"),
+    ],
+)
+def test_the_test_itself_goes_red(old, new):
+    pair = ("sac_baseline.py", "sac_hpo_continuous.py")
+    a, b = ((ROOT / name).read_text() for name in pair)
+    assert b.count(old) >= 1
+    assert drift(a, b.replace(old, new), WHERE_THEY_DIFFER[pair])

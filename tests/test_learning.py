@@ -1,0 +1,132 @@
+"""Environments with known answers, learned in seconds, and a real one."""
+
+from dataclasses import replace
+
+import envs
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+
+FAST = dict(batch_size=64, learning_starts=100, policy_lr=3e-3, q_lr=3e-3, tau=0.05, eval_frequency=10_000)
+
+
+def learn(script, env_id, tmp_path, steps, **changes):
+    args = script.Args(env_id=env_id, total_timesteps=steps, runs_dir=str(tmp_path), **{**FAST, **changes})
+    run = script.train(args)
+    env = script.make_env(env_id)
+    agent = script.Agent(
+        env.observation_space.shape[0], env.action_space.shape[0], script.resolve(args), torch.device("cpu")
+    )
+    script.load(run / f"agent_{steps}.pt", {"agent": agent})
+    return agent, run
+
+
+def q_at(agent, obs):
+    """Mean of both critics at an observation over actions of the policy."""
+    obs = torch.full((200, 1), float(obs))
+    with torch.no_grad():
+        q1, q2 = agent.q(obs, agent.policy.sample(obs)[0])
+    return (0.5 * (q1 + q2)).mean().item()
+
+
+def best_action(agent):
+    """The deterministic action in the environment's own units, [0, 3]."""
+    with torch.no_grad():
+        return 1.5 * (agent.policy.act(torch.zeros(1, 1), deterministic=True).item() + 1.0)
+
+
+def test_value_of_one_step(script, tmp_path):
+    agent, _ = learn(script, "OneStep-v0", tmp_path, 600, alpha=1e-3)
+    assert q_at(agent, 0) == pytest.approx(1.0, abs=0.03)
+
+
+def test_value_of_two_steps(script, tmp_path):
+    agent, _ = learn(script, "TwoSteps-v0", tmp_path, 1500, alpha=1e-3, gamma=0.8)
+    assert q_at(agent, 1) == pytest.approx(1.0, abs=0.05)
+    assert q_at(agent, 0) == pytest.approx(0.8, abs=0.05)
+
+
+def test_value_goes_on_past_a_truncation(script, tmp_path):
+    """A cut after 5 steps would be worth 1 + 0.8 + ... = 3.36 at most if it counted as an end."""
+    agent, _ = learn(script, "Endless-v0", tmp_path, 1500, alpha=1e-3, gamma=0.8)
+    assert q_at(agent, 0) == pytest.approx(5.0, abs=0.25)
+
+
+@pytest.mark.parametrize("env_id, best", [("Peak-v0", 2.4), ("TwoPeaks-v0", 2.4)])
+def test_best_action(script, tmp_path, env_id, best):
+    agent, _ = learn(script, env_id, tmp_path, 2000, alpha=0.02)
+    assert best_action(agent) == pytest.approx(best, abs=0.2)
+
+
+def test_pendulum(script, tmp_path):
+    """A real task: -1,200 at the start, and about -150 for a policy that swings up and balances."""
+    changes = dict(
+        batch_size=128, policy_lr=1e-3, q_lr=1e-3, learning_starts=1000, eval_frequency=5000, eval_episodes=20
+    )
+    _, run = learn(script, "Pendulum-v1", tmp_path, 5000, alpha=0.2, tau=0.01, **changes)
+    table = np.genfromtxt(run / "eval.csv", delimiter=",", names=True)
+    assert table["return_mean"] > -300
+
+
+@pytest.mark.parametrize("operator", ["proposed", "conventional", "drift", "gaussian"])
+def test_smoke_run_moves_every_trained_weight(hpo, tmp_path, operator):
+    """Crosses learning_starts; what the flags train has moved, and T_h and sigma_h move only if they are used."""
+    args = hpo.Args(
+        env_id="Pendulum-v1", total_timesteps=130, learning_starts=100, runs_dir=str(tmp_path), train=operator
+    )
+    explore = operator if operator != "proposed" else "proposed"
+    args = replace(args, explore=explore, eval_episodes=1)
+    torch.manual_seed(args.seed)
+    before = hpo.Agent(3, 1, hpo.resolve(args), torch.device("cpu")).state_dict()
+    after = hpo.load(hpo.train(args) / "agent_130.pt", {})["agent"]
+    for name, value in before.items():
+        trained = name != "log_alpha" and (
+            operator == "proposed" or not name.startswith(("policy.gate", "policy.transform"))
+        )
+        assert torch.equal(value, after[name]) != trained, name
+
+
+def test_smoke_run_of_the_baseline(tmp_path):
+    import sac_baseline
+
+    args = sac_baseline.Args(env_id="Pendulum-v1", total_timesteps=130, learning_starts=100, runs_dir=str(tmp_path))
+    args = replace(args, eval_episodes=1, autotune=True)
+    torch.manual_seed(args.seed)
+    before = sac_baseline.Agent(3, 1, sac_baseline.resolve(args), torch.device("cpu")).state_dict()
+    after = sac_baseline.load(sac_baseline.train(args) / "agent_130.pt", {})["agent"]
+    assert not any(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_spaces_of_any_shape(script, tmp_path):
+    """Box(2, 3) in float64 and Box(2, 2) with unequal bounds: the environment itself checks what it is given."""
+    learn(script, "Grid-v0", tmp_path, 130)
+
+
+def test_actions_are_rescaled_and_stay_within_the_bounds(script, monkeypatch):
+    """Random bounds, for which the largest action overshoots by rounding in one case of six."""
+    rng, seen = np.random.default_rng(0), []
+    monkeypatch.setattr(
+        envs.Known, "step", lambda self, action: (seen.append(action), np.zeros(1), 0.0, True, False, {})[1:]
+    )
+    for _ in range(100):
+        low, high = np.sort(rng.normal(size=(2, 3)).astype(np.float32), axis=0)
+        monkeypatch.setattr(envs.Known, "action_space", Box(low, high))
+        env = script.make_env("Known-v0")
+        env.reset(seed=0)
+        for unit, expected in ((-1.0, low), (0.0, 0.5 * (low + high)), (1.0, high)):
+            env.step(np.full(3, unit, np.float32))
+            np.testing.assert_allclose(seen[-1], expected, rtol=1e-5, atol=1e-6)
+            assert env.unwrapped.action_space.contains(seen[-1])
+
+
+def test_observations_are_copied(script, tmp_path):
+    """An environment that reuses one array must not change what is stored: obs and next_obs differ by one step."""
+    rows = []
+    real = script.ReplayBuffer.add
+    script.ReplayBuffer.add = lambda self, *row: (rows.append(row), real(self, *row))
+    try:
+        learn(script, "SameArray-v0", tmp_path, 50)
+    finally:
+        script.ReplayBuffer.add = real
+    assert all(next_obs[0] == obs[0] + 1 for obs, _, _, next_obs, _ in rows)
