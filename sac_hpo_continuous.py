@@ -217,8 +217,8 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # -v4 is meant: the nearest to the paper's -v2
             env = gym.make(env_id, disable_env_checker=True, **options)
-    except (gym.error.Error, ImportError) as error:
-        stop(f"--env-id {env_id}: {error}")
+    except (gym.error.Error, ImportError, TypeError) as error:
+        stop(f"--env-id {env_id}{' with --capture-video' if render_mode else ''}: {error}")
     box, actions = env.observation_space, env.action_space
     if not isinstance(box, gym.spaces.Box):
         stop(f"--env-id {env_id}: observations must be a Box, not {box}")

@@ -1,5 +1,7 @@
 """Small environments whose values are known, registered as `envs:<Name>-v0`, and broken ones."""
 
+from typing import ClassVar
+
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
@@ -113,6 +115,18 @@ class HugeReward(Known):
         return 1e30, True
 
 
+class Blind(OneStep):
+    """Says that it draws pictures, and cannot."""
+
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def render(self):
+        raise OSError("no screen here")
+
+
 class DiscreteActions(Known):
     action_space = Discrete(3)
 
@@ -125,6 +139,6 @@ class DictObservations(Known):
     observation_space = Dict({"a": Box(0.0, 1.0, (1,))})
 
 
-for env in [Known, *Known.__subclasses__()]:
+for env in [Known, *Known.__subclasses__(), Blind]:
     limit = 5 if env is Endless else 200
     gym.register(f"{env.__name__}-v0", entry_point=env, max_episode_steps=limit)

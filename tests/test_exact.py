@@ -1,0 +1,190 @@
+"""The same seed gives the same run, bit for bit: again, evaluated more often, or killed and resumed."""
+
+import importlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, SCRIPTS
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+SMALL = dict(learning_starts=150, batch_size=16, eval_episodes=2, eval_frequency=300, checkpoint_frequency=100)
+TIMING = {"seconds", "steps_per_second"}
+
+
+def rows(run: Path) -> list[dict]:
+    """eval.csv without the columns that tell the time."""
+    header, *lines = (line.split(",") for line in (run / "eval.csv").read_text().splitlines())
+    return [{name: value for name, value in zip(header, line, strict=True) if name not in TIMING} for line in lines]
+
+
+def weights(run: Path, step: int) -> dict:
+    return torch.load(run / f"agent_{step}.pt", weights_only=True)["agent"]
+
+
+def events(run: Path) -> dict[str, list]:
+    """All of TensorBoard's scalars but the speed, as (step, value) by name, after its own clean-up of restarts."""
+    board = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    names = [name for name in board.Tags()["scalars"] if "steps_per_second" not in name]
+    return {name: [(event.step, event.value) for event in board.Scalars(name)] for name in names}
+
+
+def assert_same(a: Path, b: Path, step: int) -> None:
+    assert rows(a) == rows(b)
+    first, second = weights(a, step), weights(b, step)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v4", "HumanoidBulletEnv-v0"])
+def test_the_same_arguments_give_the_same_run(script, tmp_path, env_id):
+    runs = []
+    for name in "ab":
+        args = script.Args(env_id=env_id, total_timesteps=400, runs_dir=str(tmp_path / name), **SMALL)
+        runs.append(script.train(args))
+    assert_same(*runs, 400)
+    assert len(rows(runs[0])) == 2  # at 300, and at the end
+    assert events(runs[0]) == events(runs[1])
+
+
+def test_another_seed_gives_another_run(script, tmp_path):
+    runs = [
+        script.train(script.Args(total_timesteps=300, seed=seed, runs_dir=str(tmp_path), **SMALL)) for seed in (1, 2)
+    ]
+    assert rows(runs[0]) != rows(runs[1])
+
+
+def test_evaluating_more_often_changes_nothing_in_training(script, tmp_path):
+    runs = []
+    for name, changes in {"a": {}, "b": dict(eval_frequency=60, eval_episodes=3, snapshot_frequency=50)}.items():
+        args = script.Args(total_timesteps=400, runs_dir=str(tmp_path / name), **{**SMALL, **changes})
+        runs.append(script.train(args))
+    first, second = (weights(run, 400) for run in runs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert len(rows(runs[1])) == 7
+    assert sorted(p.name for p in runs[1].glob("agent_*"))[:3] == ["agent_100.pt", "agent_150.pt", "agent_200.pt"]
+
+
+def command(name: str, *args) -> list[str]:
+    return [sys.executable, str(ROOT / f"{name}.py"), *map(str, args)]
+
+
+def as_flags(args: dict) -> list:
+    return [word for key, value in args.items() for word in (f"--{key.replace('_', '-')}", value)]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_killed_at_random_moments_and_resumed(name, tmp_path):
+    """SIGKILL, four times at random: afterwards rows, weights and TensorBoard equal those of a run left in peace."""
+    script = importlib.import_module(name)
+    steps = 1500
+    whole = script.train(script.Args(total_timesteps=steps, runs_dir=str(tmp_path / "whole"), **SMALL))
+    moment = random.Random()  # not seeded: over time every moment gets its turn
+    flags = ["--total-timesteps", steps, "--runs-dir", tmp_path / "killed", *as_flags(SMALL)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    kills, killed = [], 0
+    while True:
+        process = subprocess.Popen(
+            command(name, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        started = process.stdout.readline()  # "<run>: steps ...", once the loop is about to begin
+        assert "steps" in started, process.stderr.read()
+        if len(kills) < 4:
+            wait = moment.uniform(0.0, 3.0)
+            time.sleep(wait)
+            process.send_signal(signal.SIGKILL)
+            kills.append((started, wait))
+        output = process.communicate(timeout=300)
+        (run,) = (tmp_path / "killed").iterdir()
+        script.stored_args(str(run))  # readable at any moment
+        if (run / "checkpoint.pt").exists():
+            script.load(run / "checkpoint.pt", {})
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, output
+        killed += 1
+        flags = ["--resume", run]
+    assert killed >= 2, kills
+    assert_same(whole, run, steps)
+    assert events(whole) == events(run), kills
+    assert len(rows(run)) == 5
+
+
+def test_killed_before_the_first_checkpoint(script, tmp_path):
+    """A run that is only a configuration begins again, in its own folder."""
+    args = script.Args(total_timesteps=200, runs_dir=str(tmp_path), **{**SMALL, "checkpoint_frequency": 10_000})
+    run = script.train(args)
+    before = rows(run), weights(run, 200)
+    (run / "eval.csv").write_text("global_step,return_mean\n99,")
+    assert not (run / "checkpoint.pt").exists()
+    assert script.train(replace(script.stored_args(str(run)), resume=str(run))) == run
+    assert rows(run) == before[0]
+    assert all(torch.equal(value, before[1][name]) for name, value in weights(run, 200).items())
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v4", "HumanoidBulletEnv-v0"])
+def test_a_longer_run_is_the_same_as_one_made_longer(script, tmp_path, env_id):
+    args = script.Args(env_id=env_id, total_timesteps=330, runs_dir=str(tmp_path / "a"), **SMALL)
+    short = script.train(args)
+    assert [row["global_step"] for row in rows(short)] == ["300", "330"]
+    whole = script.train(replace(args, total_timesteps=700, runs_dir=str(tmp_path / "b")))
+    script.train(replace(script.stored_args(str(short)), resume=str(short), total_timesteps=700))
+    assert_same(short, whole, 700)
+    assert script.stored_args(str(short)).total_timesteps == 700
+
+
+def test_checkpoint_holds_a_full_ring(script, tmp_path):
+    """Resumed when the replay buffer has gone round: the oldest rows are overwritten in the same order."""
+    small = {**SMALL, "buffer_size": 120}
+    whole = script.train(script.Args(total_timesteps=700, runs_dir=str(tmp_path / "a"), **small))
+    short = script.train(script.Args(total_timesteps=400, runs_dir=str(tmp_path / "b"), **small))
+    script.train(replace(script.stored_args(str(short)), resume=str(short), total_timesteps=700))
+    assert rows(short)[-1] == rows(whole)[-1]
+    assert all(torch.equal(value, weights(whole, 700)[name]) for name, value in weights(short, 700).items())
+
+
+def test_evaluation_plays_the_deterministic_policy(script, tmp_path):
+    """--evaluate replays the last evaluation of the run: same seeds, same returns."""
+    run = script.train(script.Args(total_timesteps=300, runs_dir=str(tmp_path), **SMALL))
+    for _ in range(2):
+        result = subprocess.run(command(script.__name__, "--evaluate", run), capture_output=True, text=True, check=True)
+        played = [float(line.split()[-1]) for line in result.stdout.splitlines() if line.startswith("episode")]
+        expected = [float(rows(run)[-1][f"return_{i}"]) for i in range(2)]
+        assert played == [round(value, 1) for value in expected]
+
+
+def test_evaluation_row_against_episodes_played_one_by_one(script, tmp_path):
+    """Returns, length and Q-bias of the batched evaluation equal a plain loop over its ten episodes."""
+    args = script.resolve(script.Args(seed=5, gamma=0.9, eval_episodes=10))
+    torch.manual_seed(0)
+    agent = script.Agent(11, 3, args, torch.device("cpu"))
+    row = script.evaluate(agent, args, 1234, torch.device("cpu"))
+    returns, lengths, biases = [], [], []
+    for seed in np.random.default_rng([5, 1234]).integers(2**31, size=10).tolist():
+        env = script.make_env("Hopper-v4")
+        obs, done, rewards = env.reset(seed=seed)[0], False, []
+        while not done:
+            with torch.no_grad():
+                action = agent.policy.act(torch.from_numpy(obs[None]), deterministic=True)
+                if not rewards:
+                    first_q = torch.min(*agent.q(torch.from_numpy(obs[None]), action)).item()
+            obs, reward, terminated, truncated, _ = env.step(action[0].numpy())
+            rewards.append(reward)
+            done = terminated or truncated
+        returns.append(sum(rewards))
+        lengths.append(len(rewards))
+        biases.append(first_q - sum(reward * 0.9**t for t, reward in enumerate(rewards)))
+    assert [row[f"return_{i}"] for i in range(10)] == pytest.approx(returns, rel=1e-3)
+    assert row["return_mean"] == pytest.approx(np.mean(returns), rel=1e-3)
+    assert row["return_std"] == pytest.approx(np.std(returns), rel=1e-2, abs=1e-2)
+    assert row["length_mean"] == pytest.approx(np.mean(lengths), rel=1e-2)
+    assert row["q_bias"] == pytest.approx(np.mean(biases), rel=1e-2, abs=1e-2)
