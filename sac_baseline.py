@@ -403,6 +403,7 @@ def evaluate(
     first `videos` episodes are filmed into `folder`. q_bias is min(Q1, Q2) at the first state minus the discounted
     return that followed, averaged: above 0 the critics promise too much (they count the entropy bonus as well).
     """
+    warnings.filterwarnings("ignore", ".*Overwriting existing videos")  # all films of a run share one folder
     count = args.eval_episodes
     envs = [make_env(args.env_id, "rgb_array" if i < videos else None) for i in range(count)]
     for i in range(min(videos, count)):
