@@ -2,7 +2,7 @@
 
 A Gaussian base policy draws an action and a momentum is drawn beside it. K leapfrog steps push the pair towards
 higher Q, along a gradient that small gated networks learn to bend. Every step preserves volume, so the density of
-the evolved action stays known and SAC's objective applies to it.
+the evolved pair stays known and an objective like SAC's applies to it.
 
     python sac_hpo_continuous.py --env-id Hopper-v4
     python sac_hpo_continuous.py --resume runs/<run>                      # goes on, bit for bit, where the run stopped
@@ -12,11 +12,11 @@ the evolved action stays known and SAC's objective applies to it.
 Paper -> this file
     Eq. (7), Algorithm 2               leapfrog, HamiltonianPolicy.evolve
     Eq. (9), conventional leapfrog     HamiltonianPolicy.force
-    Eq. (10), density of (a_K, rho_K)  HamiltonianPolicy.sample
+    Eq. (10), density of (a_K, rho_K)  HamiltonianPolicy.sample_with_momentum
     Eq. (12), policy objective         policy_loss
     Eq. (13), proposed leapfrog        HamiltonianPolicy.force
     Algorithm 1                        train, update
-    Sec. II-D, soft Bellman backup     soft_q_target, q_loss
+    [16], SAC's soft Bellman backup    soft_q_target, q_loss
     Sec. V-A, evaluation protocol      evaluate
     Table I, settings by task          TABLE_I
     Table II                           --explore, --train
@@ -26,15 +26,19 @@ Departures from the paper
     Actions are in (-1, 1)^A everywhere but in the call to the environment        make_env
     The leapfrog moves u where a = tanh(u), not a, which would leave (-1, 1)      HamiltonianPolicy
     Eq. (9)'s potential takes the change of variables from a to u into account    HamiltonianPolicy.force
+    Eq. (13)'s g is the gradient in a, and drives u                               HamiltonianPolicy.force
+    Two target critics, the smaller of them counts, in forces and in Eq. (12)     HamiltonianPolicy.force
+    Table II's "Gaussian Policy" is the base policy, one hidden layer, not SAC's  HamiltonianPolicy.evolve
     A control of our own beside Eqs. (9) and (13): "drift", no force at all       HamiltonianPolicy.evolve
-    alpha stays at Table I's value; the paper's "tuning scheme" is --autotune     temperature_loss
+    Not said there: evaluation is without noise, by the operator of --explore     HamiltonianPolicy.act
+    Not said there: actions of the soft target are those of the training chain    HamiltonianPolicy.sample
+    alpha stays at Table I's value; the paper also speaks of tuning: --autotune   temperature_loss
 
 Shapes in comments: B batch, O observation, A action, K leapfrog steps.
 """
 
 import importlib.metadata
 import importlib.util
-import itertools
 import json
 import math
 import os
@@ -47,6 +51,7 @@ import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
 
@@ -108,7 +113,7 @@ class Args:
     leapfrog_state: bool = True
     """T_h and sigma_h see the state too"""
     explore: Literal["proposed", "conventional", "drift", "gaussian"] = "proposed"
-    """what evolves an action to be executed: Eq. (13), Eq. (9), momentum alone, or nothing (Table II)"""
+    """what evolves actions to execute and to evaluate: Eq. (13), Eq. (9), momentum alone or nothing (Table II)"""
     train: Literal["proposed", "conventional", "drift", "gaussian"] = "proposed"
     """what evolves the actions in updates (Table II)"""
 
@@ -146,27 +151,22 @@ class Args:
 
 
 ALGORITHM = Path(__file__).stem
-
-
-def leapfrog_row(std_train: float, std_explore: float, step_size: float, steps: int, hidden: int) -> dict:
-    momentum = dict(momentum_std_train=std_train, momentum_std_explore=std_explore)
-    return dict(**momentum, step_size=step_size, leapfrog_steps=steps, leapfrog_hidden=hidden)
-
-
-TABLE_I = {  # the paper's Table I, by environment id without its version
-    "HalfCheetah": dict(alpha=0.2) | leapfrog_row(1.0, 0.5, 0.2, 3, 32),
-    "Hopper": dict(alpha=0.2) | leapfrog_row(0.1, 1.5, 0.15, 2, 32),
-    "Walker2d": dict(alpha=0.2) | leapfrog_row(0.2, 1.5, 0.15, 3, 32),
-    "Ant": dict(alpha=0.2) | leapfrog_row(0.1, 1.0, 0.1, 3, 32),
-    "Humanoid": dict(alpha=0.05) | leapfrog_row(1.0, 1.0, 0.1, 3, 64),
-    "HumanoidBulletEnv": dict(alpha=0.05) | leapfrog_row(0.4, 1.5, 0.2, 3, 64),
-    "HumanoidFlagrunBulletEnv": dict(alpha=0.05) | leapfrog_row(0.2, 1.0, 0.15, 3, 32),
-    "HumanoidFlagrunHarderBulletEnv": dict(alpha=0.05) | leapfrog_row(0.2, 1.5, 0.15, 3, 64),
+# The paper's Table I, by environment id without its version.
+TABLE_I_COLUMNS = "alpha momentum_std_train momentum_std_explore step_size leapfrog_steps leapfrog_hidden".split()
+TABLE_I = {
+    "HalfCheetah": (0.2, 1.0, 0.5, 0.2, 3, 32),
+    "Hopper": (0.2, 0.1, 1.5, 0.15, 2, 32),
+    "Walker2d": (0.2, 0.2, 1.5, 0.15, 3, 32),
+    "Ant": (0.2, 0.1, 1.0, 0.1, 3, 32),
+    "Humanoid": (0.05, 1.0, 1.0, 0.1, 3, 64),
+    "HumanoidBulletEnv": (0.05, 0.4, 1.5, 0.2, 3, 64),
+    "HumanoidFlagrunBulletEnv": (0.05, 0.2, 1.0, 0.15, 3, 32),
+    "HumanoidFlagrunHarderBulletEnv": (0.05, 0.2, 1.5, 0.15, 3, 64),
 }
 
 
 def stop(message: str, status: int = 2) -> NoReturn:
-    """Ends the program with one line on stderr; status 2: input it cannot use, 3: the run went non-finite."""
+    """Ends the program with one line on stderr. Status 2: unusable input, 3: the run went non-finite, 130: Ctrl-C."""
     print(f"{ALGORITHM}.py: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(status)
 
@@ -182,11 +182,11 @@ def resolve(args: Args) -> Args:
     family = args.env_id.rpartition("-v")[0]
     if family not in TABLE_I:
         print(f"{args.env_id} is not in the paper's Table I: Hopper's row stands in for what is not given")
-    row = TABLE_I.get(family, TABLE_I["Hopper"])
-    args = replace(args, **{name: value for name, value in row.items() if getattr(args, name) is None})
+    row = zip(TABLE_I_COLUMNS, TABLE_I.get(family, TABLE_I["Hopper"]), strict=True)
+    args = replace(args, **{name: value for name, value in row if getattr(args, name) is None})
     require(args, "total_timesteps buffer_size batch_size torch_threads", "1 or more", 1)
     require(args, "eval_frequency eval_episodes checkpoint_frequency", "1 or more", 1)
-    require(args, "seed learning_starts snapshot_frequency", "0 or more", 0)
+    require(args, "seed learning_starts snapshot_frequency", "0 or more, below 2^63", 0, 2**63 - 1)
     require(args, "policy_lr q_lr alpha", "positive", sys.float_info.min)
     require(args, "gamma", "between 0 and 1", 0, 1)
     require(args, "tau", "above 0 and at most 1", sys.float_info.min, 1)
@@ -208,7 +208,7 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
 
     Exits with status 2 if there is no such environment, its spaces do not fit, or it cannot draw when asked to.
     """
-    # Left alone, MuJoCo writes warnings to a file in the current folder; deprecations in it are not the user's.
+    # Left alone, MuJoCo writes its warnings to a file in the current folder, deprecated model settings among them.
     mujoco.set_mju_user_warning(lambda text: None if "deprecated" in text else print(text, file=sys.stderr))
     options = {"render_mode": render_mode} if render_mode else {}  # not every environment knows this argument
     try:
@@ -217,7 +217,7 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # -v4 is meant: the nearest to the paper's -v2
             env = gym.make(env_id, disable_env_checker=True, **options)
-    except (gym.error.Error, ImportError, TypeError) as error:
+    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
         stop(f"--env-id {env_id}{' with --capture-video' if render_mode else ''}: {error}")
     box, actions = env.observation_space, env.action_space
     if not isinstance(box, gym.spaces.Box):
@@ -226,6 +226,8 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
         stop(f"--env-id {env_id}: actions must be a continuous Box with finite bounds, not {actions}")
     if render_mode:
         try:
+            import moviepy  # noqa: F401  (RecordVideo needs it)
+
             env.reset(seed=0)
             env.render()
         except Exception as error:  # every graphics backend raises its own kind
@@ -289,18 +291,15 @@ class QNetwork(nn.Module):
 
     def __init__(self, obs_dim: int, action_dim: int):
         super().__init__()
-        self.fc1 = nn.Linear(obs_dim + action_dim, 256)
-        self.fc2 = nn.Linear(256, 256)
-        self.fc3 = nn.Linear(256, 1)
+        layers = nn.Linear(obs_dim + action_dim, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1)
+        self.net = nn.Sequential(*layers)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        x = F.relu(self.fc1(torch.cat([obs, action], dim=-1)))  # (B, 256)
-        x = F.relu(self.fc2(x))  # (B, 256)
-        return self.fc3(x).squeeze(-1)  # (B,)
+        return self.net(torch.cat([obs, action], dim=-1)).squeeze(-1)  # (B,)
 
 
 class TwinQ(nn.Module):
-    """Two critics that differ in their first weights only; the smaller of the two tempers overestimation."""
+    """Two critics that differ in their initial weights only; the smaller of the two tempers overestimation."""
 
     def __init__(self, obs_dim: int, action_dim: int):
         super().__init__()
@@ -324,9 +323,10 @@ class GaussianPolicy(nn.Module):
 
     def __init__(self, obs_dim: int, action_dim: int, hidden_layers: int = 2):
         super().__init__()
-        sizes = [obs_dim] + [256] * hidden_layers
-        layers = [(nn.Linear(i, o), nn.ReLU()) for i, o in itertools.pairwise(sizes)]
-        self.body = nn.Sequential(*itertools.chain(*layers))
+        layers = [nn.Linear(obs_dim, 256), nn.ReLU()]
+        for _ in range(hidden_layers - 1):
+            layers += [nn.Linear(256, 256), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
         self.mean = nn.Linear(256, action_dim)
         self.log_std = nn.Linear(256, action_dim)
 
@@ -366,19 +366,19 @@ def q_and_gradient(critics: TwinQ, obs: Tensor, action: Tensor) -> tuple[Tensor,
     return q.detach(), gradient
 
 
-def leapfrog(u: Tensor, rho: Tensor, force: Callable, step_size: float, steps: int, momentum: bool = True):
+def leapfrog(u: Tensor, rho: Tensor, force: Callable, step_size: float, steps: int, need_rho: bool = True):
     """`steps` leapfrog steps, Eq. (7), of du/dt = rho, drho/dt = -F(u) from (u, rho), (B, A) each.
 
     force(u) returns F and whatever else it found at u. F at the end of a step is F at the start of the next: steps + 1
-    evaluations do. Without `momentum` the last one, which moves rho only, is left out. Returns u, rho and what the
-    last evaluation found. Each line adds to one of (u, rho) a function of the other, a shear, so the Jacobian
-    determinant of the whole is 1 for any force.
+    evaluations do. Without `need_rho` the last, which moves rho only, is left out. Returns u, rho and what the last
+    evaluation found. Each line adds to one of (u, rho) a function of the other, a shear, so the Jacobian determinant
+    of the whole is 1 for any force. The mass is 1, as in the paper's Eq. (9), whatever the variance of rho.
     """
     f, found = force(u)
     for k in range(1, steps + 1):
         rho = rho - 0.5 * step_size * f
         u = u + step_size * rho
-        if momentum or k < steps:
+        if need_rho or k < steps:
             f, found = force(u)
             rho = rho - 0.5 * step_size * f
     return u, rho, found
@@ -389,6 +389,7 @@ class HamiltonianPolicy(GaussianPolicy):
 
     Departure: the paper evolves a itself and does not say what happens outside (-1, 1). u may go anywhere, and
     log q(a_K, rho_K|s) = log N(u_0) + log N(rho_0) - sum log(1 - a_K^2) is exact, as only the tanh changes volume.
+    What stands for SAC's log pi is this without log N(rho_0): the density of a_K alone has no closed form.
     """
 
     def __init__(self, obs_dim: int, action_dim: int, q_target: TwinQ, log_alpha: Tensor, args: Args):
@@ -400,41 +401,41 @@ class HamiltonianPolicy(GaussianPolicy):
         self.args = args
 
     def force(self, obs: Tensor, u: Tensor, operator: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """F(s, u) (B, A), and with it min Q (B,) and its gradient (B, A) at tanh(u), by the target critics."""
+        """F(s, u) (B, A), and what it is made of: min Q (B,) of the target critics, its gradient in a, sigma_h, T_h."""
         q_target, log_alpha = self.borrowed
         action = torch.tanh(u)
         q, q_gradient = q_and_gradient(q_target, obs, action)
         found = {"q": q, "q_gradient": q_gradient}
         if operator == "conventional":  # Eq. (9): dU/du, U(u) = -Q(s, tanh u) / alpha - sum log(1 - tanh(u)^2)
             return 2.0 * action - (1.0 - action.square()) * q_gradient / log_alpha.detach().exp(), found
-        g = -F.normalize(q_gradient, dim=-1)  # Eq. (13); a gradient of 0 stays 0
+        g = -F.normalize(q_gradient, dim=-1)  # Eq. (13), without the factor da/du; 0 stays 0
         x = torch.cat([obs, action, g] if self.args.leapfrog_state else [action, g], dim=-1)
         gate, transform = self.gate(x), self.transform(x)  # sigma_h, T_h, (B, A) each
         return gate * g + (1.0 - gate) * transform, found | {"gate": gate, "transform": transform}
 
-    def evolve(self, obs: Tensor, u: Tensor, rho: Tensor, operator: str, momentum: bool = False):
+    def evolve(self, obs: Tensor, u: Tensor, rho: Tensor, operator: str, need_rho: bool = False):
         """Algorithm 2 from (u_0, rho_0), (B, A) each: u_K, rho_K and what the last force evaluation found."""
         step_size, steps = self.args.step_size, self.args.leapfrog_steps
         if operator == "gaussian":
             return u, torch.zeros_like(rho), {}
         if operator == "drift":  # F = 0
             return u + steps * step_size * rho, rho, {}
-        return leapfrog(u, rho, lambda u: self.force(obs, u, operator), step_size, steps, momentum)
+        return leapfrog(u, rho, lambda u: self.force(obs, u, operator), step_size, steps, need_rho)
 
-    def sample_with_momentum(self, obs: Tensor, momentum: bool = True):
-        """The training chain: a_K (B, A), log q(a_K|s) (B,) without the terms of rho, rho_K (B, A), and what the
-        force found at a_K. Without `momentum` the last two are of no use, and cheaper."""
+    def sample_with_momentum(self, obs: Tensor, need_rho: bool = True):
+        """The training chain, Eq. (10): a_K (B, A), log q(a_K, rho_K|s) - log N(rho_0) (B,), rho_K (B, A), and what
+        the force found at a_K. Without `need_rho` the last two stop half a step short, and it is faster."""
         u, log_normal = self.sample_gaussian(obs)
         rho = self.args.momentum_std_train * torch.randn_like(u)
-        u, rho, found = self.evolve(obs, u, rho, self.args.train, momentum)
-        return torch.tanh(u), log_normal - tanh_log_det(u), rho, found  # Eq. (10)
+        u, rho, found = self.evolve(obs, u, rho, self.args.train, need_rho)
+        return torch.tanh(u), log_normal - tanh_log_det(u), rho, found
 
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """a_K (B, A) of the training chain and log q(a_K|s) (B,), for the soft target."""
-        return self.sample_with_momentum(obs, momentum=False)[:2]
+        """For the soft target, on which the paper is silent: a_K (B, A) of the training chain and its log_prob (B,)."""
+        return self.sample_with_momentum(obs, need_rho=False)[:2]
 
     def act(self, obs: Tensor, deterministic: bool) -> Tensor:
-        """The action to execute (B, A): the exploration chain from (u_0, rho_0) at random, or from (mean, 0)."""
+        """The action to execute (B, A): the exploration chain from (u_0, rho_0), or from (mean, 0) if deterministic."""
         if deterministic:
             u = self(obs)[0]
             rho = torch.zeros_like(u)
@@ -453,12 +454,18 @@ class Agent(nn.Module):
         self.q_target = deepcopy(self.q).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(args.alpha)))
         self.policy = HamiltonianPolicy(obs_dim, action_dim, self.q_target, self.log_alpha, args)
+        self.device = device
         self.to(device)
         self.optimizers = {
             "q": torch.optim.Adam(self.q.parameters(), lr=args.q_lr, fused=True),
             "policy": torch.optim.Adam(self.policy.parameters(), lr=args.policy_lr, fused=True),
             "alpha": torch.optim.Adam([self.log_alpha], lr=args.q_lr),
         }
+
+    @torch.no_grad()
+    def act(self, obs: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Actions (B, A) for observations (B, O)."""
+        return self.policy.act(torch.from_numpy(obs).to(self.device), deterministic).cpu().numpy()
 
 
 # ---------------------------------------------------------------------------------------------- losses and update
@@ -478,9 +485,10 @@ def q_loss(q1: Tensor, q2: Tensor, target: Tensor) -> tuple[Tensor, Logs]:
 
 
 def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: float) -> tuple[Tensor, Logs]:
-    """Minus Eq. (12): alpha log q(a_K|s) + (alpha beta_0 / 2) rho_K^T rho_K - Q(s, a_K), beta_0 = 1 / momentum_std^2.
+    """Minus Eq. (12): alpha log_prob + (alpha beta_0 / 2) rho_K^T rho_K - Q(s, a_K), beta_0 = 1 / momentum_std^2.
 
-    log N(rho_0) is left out, no parameter changes it. Without a momentum drawn there is no penalty on it either.
+    log_prob is Eq. (12)'s log pi(a_0|s) plus the change of volume by tanh. If no momentum is drawn (Fig. 6), beta_0
+    would be infinite: there is no penalty on rho_K then.
     """
     beta = 1.0 / momentum_std**2 if momentum_std > 0.0 else 0.0
     penalty = 0.5 * beta * rho.square().sum(-1)  # (B,)
@@ -503,7 +511,7 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def update(agent: Agent, batch: Batch, args: Args) -> Logs:
-    """One gradient step on critics, policy and temperature; then the target critics follow."""
+    """One gradient step on critics, policy and, with --autotune, temperature; then the target critics follow."""
     obs, action, reward, next_obs, terminated = batch
     alpha = agent.log_alpha.detach().exp()
 
@@ -515,7 +523,7 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
     descend(agent.optimizers["q"], loss)
 
     action, log_prob, rho, found = agent.policy.sample_with_momentum(obs)
-    if "q" in found:  # the last half-step knows Q and its gradient at a_K, which is all that a pass would tell
+    if "q" in found:  # Q and its gradient at a_K are known from the last half-step: no other pass through the critics
         q = found["q"] + (found["q_gradient"] * (action - action.detach())).sum(-1)
     else:
         q = agent.q_target.min(obs, action)
@@ -539,30 +547,28 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
 # ------------------------------------------------------------------------------------------------------ evaluation
 
 
-@torch.no_grad()
-def evaluate(
-    agent: Agent, args: Args, global_step: int, device: torch.device, videos: int = 0, folder: str = ""
-) -> dict:
+def evaluate(agent: Agent, args: Args, global_step: int, run: Path) -> dict[str, float]:
     """Plays args.eval_episodes episodes with the deterministic policy, all environments stepped as one batch.
 
-    Environments and random numbers are its own, made anew from (seed, global_step): training does not notice. The
-    first `videos` episodes are filmed into `folder`. q_bias is min(Q1, Q2) at the first state minus the discounted
-    return that followed, averaged: above 0 the critics promise too much (they count the entropy bonus as well).
+    Environments and random numbers are its own, made anew from (seed, global_step): training does not notice.
+    return_std is over the episodes. q_bias is min(Q1, Q2) at the first state minus the discounted return that
+    followed, averaged: above 0 the critics promise too much. (They also count entropy, and the policy's noise.)
     """
-    warnings.filterwarnings("ignore", ".*Overwriting existing videos")  # all films of a run share one folder
     count = args.eval_episodes
-    envs = [make_env(args.env_id, "rgb_array" if i < videos else None) for i in range(count)]
-    for i in range(min(videos, count)):
+    films = (count if args.evaluate else 1) if args.capture_video else 0
+    warnings.filterwarnings("ignore", ".*Overwriting existing videos")  # all films of a run share one folder
+    envs = [make_env(args.env_id, "rgb_array" if i < films else None) for i in range(count)]
+    for i in range(films):
         name = f"step_{global_step}_number_{i}"
-        envs[i] = gym.wrappers.RecordVideo(envs[i], folder, lambda episode: True, name_prefix=name)
+        envs[i] = gym.wrappers.RecordVideo(envs[i], str(run / "videos"), lambda episode: True, name_prefix=name)
     seeds = np.random.default_rng([args.seed, global_step]).integers(2**31, size=count).tolist()
     obs = np.stack([env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)])  # (count, O)
+    with torch.no_grad():
+        first = torch.from_numpy(obs).to(agent.device)
+        first_q = agent.q.min(first, agent.policy.act(first, deterministic=True)).cpu().numpy()
     returns, discounted, lengths, playing = np.zeros(count), np.zeros(count), np.zeros(count, int), np.arange(count)
-    start = torch.from_numpy(obs).to(device)
-    first_q = agent.q.min(start, agent.policy.act(start, deterministic=True)).cpu().numpy()
     while playing.size:
-        actions = agent.policy.act(torch.from_numpy(obs[playing]).to(device), deterministic=True).cpu().numpy()
-        over = np.zeros(playing.size, bool)
+        actions, over = agent.act(obs[playing], deterministic=True), np.zeros(playing.size, bool)
         for j, i in enumerate(playing):
             obs[i], reward, terminated, truncated, _ = envs[i].step(actions[j])
             returns[i] += reward
@@ -582,39 +588,37 @@ def evaluate(
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a temporary file and renames it: `path` holds the old content or the new, never a part."""
+    """Lets `write` fill a temporary file and renames it: a kill leaves the old content or the new, never a part."""
     part = path.with_name(path.name + ".part")
     write(part)
     os.replace(part, path)
 
 
-def save(path: Path, state: dict) -> None:
-    write_whole(path, lambda part: torch.save(state, part))
+def write_rows(path: Path, rows: list[dict]) -> None:
+    """The whole CSV file, header first."""
+    lines = [rows[0], *(row.values() for row in rows)] if rows else []
+    write_whole(path, lambda part: part.write_text("".join(",".join(map(str, line)) + "\n" for line in lines)))
+
+
+def save_agent(run: Path, agent: Agent, args: Args, global_step: int) -> None:
+    """agent_<step>.pt: weights and configuration, to play with and to plot from."""
+    state = {"algorithm": ALGORITHM, "args": asdict(replace(args, resume=None)), "global_step": global_step}
+    state["agent"] = agent.state_dict()
+    write_whole(run / f"agent_{global_step}.pt", lambda part: torch.save(state, part))
 
 
 def load(path: Path, parts: dict) -> dict:
-    """Restores the named parts, which have load_state_dict, from a file of `save`, and returns all that is in it.
+    """Reads a file of torch.save, restores the named parts (by their load_state_dict) and returns all that is in it.
 
     Only tensors and plain data are read: a file from a stranger executes nothing.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(state[name])
         return state
     except Exception as error:  # a damaged or foreign file raises half a dozen kinds
         stop(f"{path} is damaged or does not fit this script ({(str(error).splitlines() or [repr(error)])[0]})")
-
-
-def save_agent(run: Path, agent: Agent, args: Args, global_step: int) -> None:
-    """agent_<step>.pt: weights and configuration, to play with and to plot from."""
-    config = {"algorithm": ALGORITHM, "args": asdict(replace(args, resume=None)), "global_step": global_step}
-    save(run / f"agent_{global_step}.pt", config | {"agent": agent.state_dict()})
-
-
-def write_rows(path: Path, rows: list[dict]) -> None:
-    lines = [rows[0], *(row.values() for row in rows)] if rows else []
-    write_whole(path, lambda part: part.write_text("".join(",".join(map(str, line)) + "\n" for line in lines)))
 
 
 def stored_args(run: str) -> Args:
@@ -628,30 +632,33 @@ def stored_args(run: str) -> Args:
         stop(f"{run} is not the folder of a run: config.json cannot be used ({error})")
 
 
-def open_run(args: Args) -> Path:
-    """Makes the folder of a new run, or opens that of a run to go on with, which may only have become longer."""
-    new = asdict(replace(args, resume=None, evaluate=None))
+def open_run(args: Args, parts: dict) -> tuple[Path, dict]:
+    """Makes the folder of a new run, or restores `parts` from a run's checkpoint. Returns folder and checkpoint.
+
+    A run stopped before its first checkpoint begins anew. The only change allowed to a run is that it gets longer.
+    """
+    config, state = {"algorithm": ALGORITHM, "args": asdict(replace(args, resume=None, evaluate=None))}, {}
     if args.resume:
-        run, old = Path(args.resume), asdict(stored_args(args.resume))
-        for name in old:
-            if old[name] != new[name] and name != "total_timesteps":
-                stop(f"--{name.replace('_', '-')} stays {old[name]} in this run; only --total-timesteps may be raised")
-        if new["total_timesteps"] < old["total_timesteps"]:
-            stop(f"--total-timesteps may be raised from {old['total_timesteps']} in this run, not lowered")
-        config = json.loads((run / "config.json").read_text()) | {"args": new}
+        run, new = Path(args.resume), config["args"]
+        for name, old in asdict(stored_args(args.resume)).items():
+            if new[name] != old and not (name == "total_timesteps" and new[name] > old):
+                stop(f"--{name.replace('_', '-')} is {old} in this run; only --total-timesteps may change, and grow")
+        if (run / "checkpoint.pt").exists():
+            state = load(run / "checkpoint.pt", parts)
+        config = json.loads((run / "config.json").read_text()) | config
     else:
-        task, now = args.env_id.replace("/", "-").replace(":", "-"), time.strftime("%Y%m%d-%H%M%S")
-        run = Path(args.runs_dir) / f"{task}__{ALGORITHM}__{args.seed}__{now}"
+        task = args.env_id.replace("/", "-").replace(":", "-")
+        run = Path(args.runs_dir) / f"{task}__{ALGORITHM}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
+        names = "torch", "gymnasium", "mujoco", "pybullet", "pybullet_envs_gymnasium", "numpy"
+        config["versions"] = {d.name: d.version for d in importlib.metadata.distributions() if d.name in names}
+        config["versions"]["python"] = sys.version.split()[0]
         git = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=40"]
         commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
-        packages = "torch", "gymnasium", "mujoco", "pybullet", "pybullet-envs-gymnasium", "numpy"
-        versions = {"python": sys.version.split()[0]} | {name: importlib.metadata.version(name) for name in packages}
-        config = {"algorithm": ALGORITHM, "args": new, "versions": versions, "commit": commit or None}
-        config |= {"command": shlex.join(sys.argv)}
+        config |= {"commit": commit or None, "command": shlex.join(sys.argv)}
     try:
         run.mkdir(parents=True, exist_ok=args.resume is not None)
         write_whole(run / "config.json", lambda part: part.write_text(json.dumps(config, indent=2) + "\n"))
-        return run
+        return run, state
     except OSError as error:
         stop(f"--runs-dir {args.runs_dir}: the run's folder cannot be made or written ({error})")
 
@@ -659,12 +666,15 @@ def open_run(args: Args) -> Path:
 # ----------------------------------------------------------------------------------------------------------- train
 
 
+def set_device(args: Args) -> torch.device:
+    torch.set_num_threads(args.torch_threads)
+    return torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
+
+
 def train(args: Args) -> Path:
     """Algorithm 1: acts, stores, updates, step by step. Returns the folder of the run."""
-    args = resolve(args)
-    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(args.torch_threads)
-    torch.manual_seed(args.seed)  # first weights and the policy's noise
+    args, device = resolve(args), set_device(args)
+    torch.manual_seed(args.seed)  # initial weights and the policy's noise
     rng = np.random.default_rng(args.seed)  # first actions, minibatches, the seed of each episode
     env = make_env(args.env_id)
     if args.capture_video:
@@ -676,14 +686,14 @@ def train(args: Args) -> Path:
     except (MemoryError, ValueError) as error:
         stop(f"--buffer-size {args.buffer_size} is too large: {error}")
 
-    run = open_run(args)
     global_step, seconds, rows = 0, 0.0, []  # rows: those of eval.csv
-    if args.resume and (run / "checkpoint.pt").exists():  # a run stopped before its first checkpoint begins anew
-        state = load(run / "checkpoint.pt", {"agent": agent, "buffer": buffer, **agent.optimizers})
+    run, state = open_run(args, {"agent": agent, "buffer": buffer, **agent.optimizers})
+    if state:
         global_step, seconds, rows = state["global_step"], state["seconds"], state["rows"]
         rng.bit_generator.state = state["rng"]
         torch.set_rng_state(state["torch_rng"])
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"])
     write_rows(run / "eval.csv", rows)
     if args.track:
         import wandb
@@ -710,10 +720,8 @@ def train(args: Args) -> Path:
             if global_step <= args.learning_starts:
                 action = rng.uniform(-1.0, 1.0, action_dim).astype(np.float32)
             else:
-                with torch.no_grad():
-                    action = (
-                        agent.policy.act(torch.from_numpy(obs[None]).to(device), deterministic=False)[0].cpu().numpy()
-                    )
+                action = agent.act(obs[None], deterministic=False)[0]
+                check_finite(action, "the policy's action")
             next_obs, reward, terminated, truncated, _ = env.step(action)
             check_finite(np.append(next_obs, reward), "the environment's reward or observation")
             buffer.add(obs, action, reward, next_obs, terminated)
@@ -722,9 +730,8 @@ def train(args: Args) -> Path:
 
             if global_step > args.learning_starts:
                 logs = update(agent, buffer.sample(args.batch_size, rng, device), args)
-                check_finite(
-                    [logs["losses/q"].item(), logs["losses/policy"].item()], "the critics' or the policy's loss"
-                )
+                losses = [logs["losses/q"].item(), logs["losses/policy"].item()]
+                check_finite(losses, "the critics' or the policy's loss")
                 if global_step % 100 == 0:
                     for name, value in logs.items():
                         writer.add_scalar(name, value, global_step)
@@ -732,12 +739,12 @@ def train(args: Args) -> Path:
 
             if global_step % args.eval_frequency == 0 or global_step == args.total_timesteps:
                 speed = (global_step - speed_step) / (time.perf_counter() - speed_time)
-                row = evaluate(agent, args, global_step, device, int(args.capture_video), str(run / "videos"))
-                timing = {"seconds": round(time.perf_counter() - start_time, 1), "steps_per_second": round(speed, 1)}
-                rows.append({"global_step": global_step} | row | timing)
+                row = {"global_step": global_step, **evaluate(agent, args, global_step, run)}
+                row |= {"seconds": round(time.perf_counter() - start_time, 1), "steps_per_second": round(speed, 1)}
+                rows.append(row)
                 write_rows(run / "eval.csv", rows)
                 for name in "return_mean", "return_std", "length_mean", "q_bias", "steps_per_second":
-                    writer.add_scalar(f"eval/{name}", rows[-1][name], global_step)
+                    writer.add_scalar(f"eval/{name}", row[name], global_step)
                 score = f"return {row['return_mean']:.1f} +- {row['return_std']:.1f}"
                 tqdm.write(f"step {global_step}: {score}, length {row['length_mean']:.0f}, {speed:.0f} steps/s")
                 speed_step, speed_time = global_step, time.perf_counter()
@@ -748,20 +755,23 @@ def train(args: Args) -> Path:
             bar.set_postfix_str(f"return {episode_return:.1f}", refresh=False)
             writer.add_scalar("charts/episodic_return", episode_return, global_step)
             writer.add_scalar("charts/episodic_length", episode_length, global_step)
-        if done and global_step >= next_checkpoint:  # between episodes no state of the simulator needs keeping
+        if done and next_checkpoint <= global_step < args.total_timesteps:  # here no simulator state needs keeping
             check_finite([parameter.detach().sum().item() for parameter in agent.parameters()], "a weight")
             writer.flush()  # TensorBoard's events up to here must be on disk before the checkpoint says they are
-            state = {"agent": agent.state_dict(), "buffer": buffer.state_dict()}
+            state = {"agent": agent.state_dict(), "buffer": buffer.state_dict(), "global_step": global_step}
             state |= {name: optimizer.state_dict() for name, optimizer in agent.optimizers.items()}
-            state |= {"global_step": global_step, "seconds": time.perf_counter() - start_time, "rows": rows}
-            state |= {"rng": rng.bit_generator.state, "torch_rng": torch.get_rng_state()}
-            save(run / "checkpoint.pt", state | {"cuda_rng": torch.cuda.get_rng_state_all()})
+            state |= {"seconds": time.perf_counter() - start_time, "rows": rows, "rng": rng.bit_generator.state}
+            state |= {"torch_rng": torch.get_rng_state()}
+            if device.type == "cuda":
+                state["cuda_rng"] = torch.cuda.get_rng_state()
+            write_whole(run / "checkpoint.pt", lambda part, state=state: torch.save(state, part))
             next_checkpoint = (global_step // args.checkpoint_frequency + 1) * args.checkpoint_frequency
             # PyBullet's first episode in an environment differs from later ones, and a resumed run has a new
             # environment here: so has the run that was never stopped.
             env.close()
             env = make_env(args.env_id)
 
+    check_finite([parameter.detach().sum().item() for parameter in agent.parameters()], "a weight")
     save_agent(run, agent, args, global_step)
     env.close()
     writer.close()
@@ -771,15 +781,14 @@ def train(args: Args) -> Path:
 
 def play(args: Args) -> None:
     """--evaluate: plays the last agent of a run and prints the returns."""
-    args, run, device = resolve(args), Path(args.evaluate), torch.device("cpu")
+    args, run = resolve(args), Path(args.evaluate)
     files = sorted(run.glob("agent_*.pt"), key=lambda path: int(path.stem.removeprefix("agent_")))
     if not files:
         stop(f"--evaluate {run}: no agent_<step>.pt there yet; a run writes it at its end, or see --snapshot-frequency")
     env = make_env(args.env_id)
-    agent = Agent(env.observation_space.shape[0], env.action_space.shape[0], args, device)
+    agent = Agent(env.observation_space.shape[0], env.action_space.shape[0], args, set_device(args))
     state = load(files[-1], {"agent": agent})
-    videos = args.eval_episodes if args.capture_video else 0
-    row = evaluate(agent, args, state["global_step"], device, videos, str(run / "videos"))
+    row = evaluate(agent, args, state["global_step"], run)
     for i in range(args.eval_episodes):
         print(f"episode {i}: return {row[f'return_{i}']:.1f}")
     print(f"{files[-1].name}: return {row['return_mean']:.1f} +- {row['return_std']:.1f}")
@@ -788,9 +797,11 @@ def play(args: Args) -> None:
 if __name__ == "__main__":
     sys.stdout.reconfigure(line_buffering=True)  # a line written into a file or a pipe is there at once
     args = tyro.cli(Args)
+    if args.resume and args.evaluate:
+        stop("--resume goes on with a run and --evaluate plays its last agent: give one of them")
     if run := args.resume or args.evaluate:  # what is not given comes from the run, not from the defaults above
         args = tyro.cli(Args, default=replace(stored_args(run), resume=args.resume, evaluate=args.evaluate))
     try:
         play(args) if args.evaluate else train(args)
     except KeyboardInterrupt:
-        stop("interrupted; --resume and the run's folder take it up from its last checkpoint", status=130)
+        stop("interrupted; a training run goes on from its last checkpoint with --resume and its folder", status=130)

@@ -32,6 +32,8 @@ BAD_VALUES = [
     (dict(snapshot_frequency=-5), "--snapshot-frequency must be 0 or more"),
     (dict(learning_starts=-1), "--learning-starts must be 0 or more"),
     (dict(seed=-1), "--seed must be 0 or more"),
+    (dict(seed=2**64), "--seed must be 0 or more, below 2^63"),
+    (dict(env_id="a:b:c"), "--env-id a:b:c"),
     (dict(gamma=1.5), "--gamma must be between 0 and 1"),
     (dict(gamma=float("nan")), "--gamma must be between 0 and 1"),
     (dict(tau=0.0), "--tau must be above 0 and at most 1"),
@@ -107,12 +109,12 @@ def test_resume_of_a_truncated_checkpoint(script, tmp_path, capsys, part):
     run = run_of(script, tmp_path)
     data = (run / "checkpoint.pt").read_bytes()
     (run / "checkpoint.pt").write_bytes(data[: int(part * len(data))])
-    before = (run / "eval.csv").read_text()
-    args = replace(script.stored_args(str(run)), resume=str(run))
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    args = replace(script.stored_args(str(run)), resume=str(run), total_timesteps=100)
     capsys.readouterr()
     status, line = refused(capsys, script.train, args)
     assert status == 2 and "checkpoint.pt is damaged" in line
-    assert (run / "eval.csv").read_text() == before
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
 def test_a_checkpoint_cannot_execute_anything(script, tmp_path, capsys):
@@ -132,9 +134,9 @@ def test_resume_may_only_make_a_run_longer(script, tmp_path, capsys):
     config = (run / "config.json").read_text()
     capsys.readouterr()
     status, line = refused(capsys, script.train, replace(stored, gamma=0.5))
-    assert status == 2 and "--gamma stays 0.99 in this run" in line
+    assert status == 2 and "--gamma is 0.99 in this run" in line
     status, line = refused(capsys, script.train, replace(stored, total_timesteps=50))
-    assert status == 2 and "--total-timesteps may be raised from 60" in line
+    assert status == 2 and "--total-timesteps is 60 in this run" in line
     assert (run / "config.json").read_text() == config
 
 
@@ -172,6 +174,26 @@ def test_non_finite_loss_names_the_checkpoint(script, tmp_path, capsys):
     assert all(torch.isfinite(value).all() for value in state["agent"].values())
 
 
+def test_non_finite_weights_are_not_kept(script, tmp_path, capsys, monkeypatch):
+    """A loss can be finite and the step after it not: the next action shows it, and no checkpoint is written."""
+    real = script.update
+
+    def poisoned(agent, batch, args):
+        logs = real(agent, batch, args)
+        with torch.no_grad():
+            agent.policy.mean.bias.fill_(float("nan"))
+        return logs
+
+    monkeypatch.setattr(script, "update", poisoned)
+    with pytest.raises(SystemExit) as stopped:
+        run_of(script, tmp_path, env_id="OneStep-v0")
+    assert stopped.value.code == 3
+    (run,) = (tmp_path / "runs").iterdir()
+    assert "step 42: the policy's action is not finite" in capsys.readouterr().err
+    assert all(torch.isfinite(value).all() for value in script.load(run / "checkpoint.pt", {})["agent"].values())
+    assert not list(run.glob("agent_*"))
+
+
 def test_track_without_wandb(script, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     status, line = refused(capsys, script.train, script.Args(track=True, runs_dir=str(tmp_path / "runs")))
@@ -192,6 +214,7 @@ def test_capture_video_of_what_cannot_be_drawn(script, tmp_path, capsys):
     [
         (["--env-id", "Hoper-v4"], "--env-id Hoper-v4"),
         (["--batch-size", "0"], "--batch-size must be 1 or more"),
+        (["--resume", "a", "--evaluate", "b"], "give one of them"),
         (["--resume", "/nowhere"], "/nowhere is not the folder of a run"),
         (["--evaluate", "/nowhere"], "/nowhere is not the folder of a run"),
         (["--batch-size", "many"], "--batch-size"),
@@ -212,7 +235,7 @@ def test_resume_from_the_command_line_takes_no_other_argument(script, tmp_path):
     run = run_of(script, tmp_path, env_id="Pendulum-v1", gamma=0.9)
     base = [sys.executable, str(ROOT / f"{script.ALGORITHM}.py"), "--resume", str(run)]
     result = subprocess.run([*base, "--gamma", "0.99"], capture_output=True, text=True)  # the default, not the run's
-    assert result.returncode == 2 and "--gamma stays 0.9 in this run" in result.stderr
+    assert result.returncode == 2 and "--gamma is 0.9 in this run" in result.stderr
     result = subprocess.run([*base, "--total-timesteps", "80"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert (run / "agent_80.pt").exists()

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import envs  # noqa: F401  (registers them)
 import numpy as np
 import pytest
 import torch
@@ -142,6 +143,22 @@ def test_a_longer_run_is_the_same_as_one_made_longer(script, tmp_path, env_id):
     assert script.stored_args(str(short)).total_timesteps == 700
 
 
+def test_made_longer_after_an_episode_that_ended_with_the_run(script, tmp_path):
+    """The last evaluation of the shorter run, out of turn, leaves nothing behind in the longer one."""
+    small = dict(env_id="OneStep-v0", learning_starts=10, batch_size=4, eval_frequency=100, checkpoint_frequency=10)
+    short = script.train(script.Args(total_timesteps=50, runs_dir=str(tmp_path / "a"), **small))
+    assert [row["global_step"] for row in rows(short)] == ["50"]
+    whole = script.train(script.Args(total_timesteps=120, runs_dir=str(tmp_path / "b"), **small))
+    script.train(replace(script.stored_args(str(short)), resume=str(short), total_timesteps=120))
+    assert_same(short, whole, 120)
+    assert events(short) == events(whole)
+
+
+def test_runs_started_together_have_folders_of_their_own(script, tmp_path):
+    args = script.resolve(script.Args(runs_dir=str(tmp_path)))
+    assert len({script.open_run(args, {})[0] for _ in range(20)}) == 20
+
+
 def test_checkpoint_holds_a_full_ring(script, tmp_path):
     """Resumed when the replay buffer has gone round: the oldest rows are overwritten in the same order."""
     small = {**SMALL, "buffer_size": 120}
@@ -167,7 +184,7 @@ def test_evaluation_row_against_episodes_played_one_by_one(script, tmp_path):
     args = script.resolve(script.Args(seed=5, gamma=0.9, eval_episodes=10))
     torch.manual_seed(0)
     agent = script.Agent(11, 3, args, torch.device("cpu"))
-    row = script.evaluate(agent, args, 1234, torch.device("cpu"))
+    row = script.evaluate(agent, args, 1234, tmp_path)
     returns, lengths, biases = [], [], []
     for seed in np.random.default_rng([5, 1234]).integers(2**31, size=10).tolist():
         env = script.make_env("Hopper-v4")

@@ -32,7 +32,7 @@ def test_leapfrog_preserves_volume(hpo, operator, steps):
     obs, u, rho = start(1)
 
     def flow(x):
-        u, rho, _ = agent.policy.evolve(obs, x[None, :2], x[None, 2:], operator, momentum=True)
+        u, rho, _ = agent.policy.evolve(obs, x[None, :2], x[None, 2:], operator, need_rho=True)
         return torch.cat([u, rho], dim=-1)[0]
 
     matrix = jacobian(flow, torch.cat([u, rho], dim=-1)[0])
@@ -55,8 +55,8 @@ def test_leapfrog_preserves_volume_under_any_force(hpo):
 def test_leapfrog_runs_backwards(hpo, operator):
     agent, _ = make_agent(hpo, leapfrog_steps=4, step_size=0.2)
     obs, u, rho = start(50)
-    u_end, rho_end, _ = agent.policy.evolve(obs, u, rho, operator, momentum=True)
-    u_back, rho_back, _ = agent.policy.evolve(obs, u_end, -rho_end, operator, momentum=True)
+    u_end, rho_end, _ = agent.policy.evolve(obs, u, rho, operator, need_rho=True)
+    u_back, rho_back, _ = agent.policy.evolve(obs, u_end, -rho_end, operator, need_rho=True)
     assert (u_end - u).abs().max() > 0.1
     torch.testing.assert_close(u_back, u, rtol=0, atol=1e-10)
     torch.testing.assert_close(-rho_back, rho, rtol=0, atol=1e-10)
@@ -81,17 +81,17 @@ def test_leapfrog_against_the_equations_written_out(hpo):
         half = expected_rho - 0.1 * force(expected_u)
         expected_u = expected_u + 0.2 * half
         expected_rho = half - 0.1 * force(expected_u)
-    u_end, rho_end, found = policy.evolve(obs, u, rho, "proposed", momentum=True)
+    u_end, rho_end, found = policy.evolve(obs, u, rho, "proposed", need_rho=True)
     torch.testing.assert_close(u_end, expected_u)
     torch.testing.assert_close(rho_end, expected_rho)
     torch.testing.assert_close(found["q"], agent.q_target.min(obs, torch.tanh(u_end)))
-    torch.testing.assert_close(policy.evolve(obs, u, rho, "proposed", momentum=False)[0], expected_u)
+    torch.testing.assert_close(policy.evolve(obs, u, rho, "proposed", need_rho=False)[0], expected_u)
 
 
-@pytest.mark.parametrize("momentum, evaluations", [(True, 4), (False, 3)])
-def test_number_of_force_evaluations(hpo, momentum, evaluations):
+@pytest.mark.parametrize("need_rho, evaluations", [(True, 4), (False, 3)])
+def test_number_of_force_evaluations(hpo, need_rho, evaluations):
     calls = []
-    hpo.leapfrog(torch.zeros(1), torch.ones(1), lambda u: (calls.append(u) or u, None), 0.1, 3, momentum)
+    hpo.leapfrog(torch.zeros(1), torch.ones(1), lambda u: (calls.append(u) or u, None), 0.1, 3, need_rho)
     assert len(calls) == evaluations
 
 
@@ -118,7 +118,7 @@ def test_conventional_leapfrog_conserves_energy_to_second_order(hpo):
             a = torch.tanh(u)
             return -SmoothQ().min(obs, a) / 0.5 - torch.log1p(-a.square()).sum(-1) + 0.5 * rho.square().sum(-1)
 
-        u_end, rho_end, _ = agent.policy.evolve(obs, u, rho, "conventional", momentum=True)
+        u_end, rho_end, _ = agent.policy.evolve(obs, u, rho, "conventional", need_rho=True)
         worst.append((energy(u_end, rho_end) - energy(u, rho)).abs().mean().item())
     assert worst[0] > 1e-6
     assert worst[0] / worst[1] == pytest.approx(4.0, rel=0.1)
@@ -155,7 +155,7 @@ def test_density_integrates_to_one_and_matches_samples(hpo, operator):
     a, rho = (x.reshape(-1, 1) for x in torch.meshgrid(actions, rhos, indexing="ij"))
     u = torch.atanh(a)
     with torch.no_grad():
-        u0, rho0, _ = agent.policy.evolve(obs.expand(len(a), -1), u, -rho, operator, momentum=True)
+        u0, rho0, _ = agent.policy.evolve(obs.expand(len(a), -1), u, -rho, operator, need_rho=True)
         log_q = Normal(mean, log_std.exp()).log_prob(u0).sum(-1) + Normal(0.0, std_rho).log_prob(rho0).sum(-1)
         density = (log_q - hpo.tanh_log_det(u)).exp().reshape(len(actions), len(rhos))
         marginal = density.sum(1) * (rhos[1] - rhos[0])
@@ -185,7 +185,7 @@ def test_log_prob_of_a_sample(hpo, operator):
     assert (rho0.abs() > 0).all()
     u_end = torch.atanh(action)
     if operator != "gaussian":
-        back, rho_back, _ = agent.policy.evolve(obs, u_end, -rho, operator, momentum=True)
+        back, rho_back, _ = agent.policy.evolve(obs, u_end, -rho, operator, need_rho=True)
         torch.testing.assert_close(back, u0, rtol=0, atol=1e-6)
         torch.testing.assert_close(-rho_back, rho0, rtol=0, atol=1e-6)
     expected = Normal(mean, log_std.exp()).log_prob(u0).sum(-1) - torch.log(1 - action.square()).sum(-1)
@@ -237,7 +237,7 @@ def test_zero_gradient_gives_no_nan(hpo):
     obs, u, _ = start(4)
     with torch.no_grad():
         for critic in (agent.q_target.q1, agent.q_target.q2):
-            critic.fc3.weight.zero_()
+            critic.net[-1].weight.zero_()
     force, _ = agent.policy.force(obs, u, "proposed")
     x = torch.cat([obs, torch.tanh(u), torch.zeros_like(u)], dim=-1)
     torch.testing.assert_close(force, (1 - agent.policy.gate(x)) * agent.policy.transform(x))  # g = 0: T_h alone

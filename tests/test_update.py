@@ -169,7 +169,7 @@ def test_buffer_survives_a_checkpoint(script, rows, tmp_path):
 
 def test_first_and_second_critic_differ_and_targets_start_equal(script):
     agent, _ = make_agent(script)
-    weights = [critic.fc1.weight for critic in (agent.q.q1, agent.q.q2, agent.q_target.q1, agent.q_target.q2)]
+    weights = [critic.net[0].weight for critic in (agent.q.q1, agent.q.q2, agent.q_target.q1, agent.q_target.q2)]
     assert not torch.equal(weights[0], weights[1])
     assert torch.equal(weights[0], weights[2]) and torch.equal(weights[1], weights[3])
     assert not any(p.requires_grad for p in agent.q_target.parameters())
