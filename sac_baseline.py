@@ -163,14 +163,14 @@ def resolve(args: Args) -> Args:
 # ----------------------------------------------------------------------------------------------------- environment
 
 
-def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
+def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
     """One environment with flat float32 observations (O,) and actions in [-1, 1]^A, rescaled to its own bounds.
 
     Exits with status 2 if there is no such environment, its spaces do not fit, or it cannot draw when asked to.
     """
+    env_id, options = args.env_id, {"render_mode": render_mode} if render_mode else {}  # not all know the latter
     # Left alone, MuJoCo writes its warnings to a file in the current folder, deprecated model settings among them.
     mujoco.set_mju_user_warning(lambda text: None if "deprecated" in text else print(text, file=sys.stderr))
-    options = {"render_mode": render_mode} if render_mode else {}  # not every environment knows this argument
     try:
         if "BulletEnv" in env_id:
             import pybullet_envs_gymnasium  # noqa: F401  (registers the ids; slow, so only when asked for)
@@ -411,7 +411,7 @@ def evaluate(agent: Agent, args: Args, global_step: int, run: Path) -> dict[str,
     count = args.eval_episodes
     films = (count if args.evaluate else 1) if args.capture_video else 0
     warnings.filterwarnings("ignore", ".*Overwriting existing videos")  # all films of a run share one folder
-    envs = [make_env(args.env_id, "rgb_array" if i < films else None) for i in range(count)]
+    envs = [make_env(args, "rgb_array" if i < films else None) for i in range(count)]
     for i in range(films):
         name = f"step_{global_step}_number_{i}"
         envs[i] = gym.wrappers.RecordVideo(envs[i], str(run / "videos"), lambda episode: True, name_prefix=name)
@@ -530,9 +530,9 @@ def train(args: Args) -> Path:
     args, device = resolve(args), set_device(args)
     torch.manual_seed(args.seed)  # initial weights and the policy's noise
     rng = np.random.default_rng(args.seed)  # first actions, minibatches, the seed of each episode
-    env = make_env(args.env_id)
+    env = make_env(args)
     if args.capture_video:
-        make_env(args.env_id, "rgb_array").close()  # if it cannot be filmed, say so now
+        make_env(args, "rgb_array").close()  # if it cannot be filmed, say so now
     obs_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
     agent = Agent(obs_dim, action_dim, args, device)
     try:
@@ -623,7 +623,7 @@ def train(args: Args) -> Path:
             # PyBullet's first episode in an environment differs from later ones, and a resumed run has a new
             # environment here: so has the run that was never stopped.
             env.close()
-            env = make_env(args.env_id)
+            env = make_env(args)
 
     check_finite([parameter.detach().sum().item() for parameter in agent.parameters()], "a weight")
     save_agent(run, agent, args, global_step)
@@ -639,7 +639,7 @@ def play(args: Args) -> None:
     files = sorted(run.glob("agent_*.pt"), key=lambda path: int(path.stem.removeprefix("agent_")))
     if not files:
         stop(f"--evaluate {run}: no agent_<step>.pt there yet; a run writes it at its end, or see --snapshot-frequency")
-    env = make_env(args.env_id)
+    env = make_env(args)
     agent = Agent(env.observation_space.shape[0], env.action_space.shape[0], args, set_device(args))
     state = load(files[-1], {"agent": agent})
     row = evaluate(agent, args, state["global_step"], run)

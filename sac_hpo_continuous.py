@@ -29,7 +29,7 @@ Departures from the paper
     Eq. (13)'s g is the gradient in a, and drives u                               HamiltonianPolicy.force
     Two target critics, the smaller of them counts, in forces and in Eq. (12)     HamiltonianPolicy.force
     Table II's "Gaussian Policy" is the base policy, one hidden layer, not SAC's  HamiltonianPolicy.evolve
-    A control of our own beside Eqs. (9) and (13): "drift", no force at all       HamiltonianPolicy.evolve
+    A control of our own beside Eqs. (9) and (13): "drift", no force at all       HamiltonianPolicy.force
     Not said there: evaluation is without noise, by the operator of --explore     HamiltonianPolicy.act
     Not said there: actions of the soft target are those of the training chain    HamiltonianPolicy.sample
     alpha stays at Table I's value; the paper also speaks of tuning: --autotune   temperature_loss
@@ -203,14 +203,14 @@ def resolve(args: Args) -> Args:
 # ----------------------------------------------------------------------------------------------------- environment
 
 
-def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
+def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
     """One environment with flat float32 observations (O,) and actions in [-1, 1]^A, rescaled to its own bounds.
 
     Exits with status 2 if there is no such environment, its spaces do not fit, or it cannot draw when asked to.
     """
+    env_id, options = args.env_id, {"render_mode": render_mode} if render_mode else {}  # not all know the latter
     # Left alone, MuJoCo writes its warnings to a file in the current folder, deprecated model settings among them.
     mujoco.set_mju_user_warning(lambda text: None if "deprecated" in text else print(text, file=sys.stderr))
-    options = {"render_mode": render_mode} if render_mode else {}  # not every environment knows this argument
     try:
         if "BulletEnv" in env_id:
             import pybullet_envs_gymnasium  # noqa: F401  (registers the ids; slow, so only when asked for)
@@ -353,15 +353,15 @@ class GaussianPolicy(nn.Module):
         return torch.tanh(self(obs)[0]) if deterministic else self.sample(obs)[0]
 
 
-def q_and_gradient(critics: TwinQ, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    """min(Q1, Q2) (B,) and its gradient in the action (B, A), both detached.
+def q_and_gradient(value: Callable, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    """value(s, a) (B,), of critics, and its gradient in the action (B, A), both detached.
 
     A critic of ReLU units is piecewise linear in the action: its second derivative is 0 wherever there is one, so
     nothing is lost by detaching the gradient.
     """
     with torch.enable_grad():
         action = action.detach().requires_grad_()
-        q = critics.min(obs, action)
+        q = value(obs, action)
         (gradient,) = torch.autograd.grad(q.sum(), action)
     return q.detach(), gradient
 
@@ -392,19 +392,20 @@ class HamiltonianPolicy(GaussianPolicy):
     What stands for SAC's log pi is this without log N(rho_0): the density of a_K alone has no closed form.
     """
 
-    def __init__(self, obs_dim: int, action_dim: int, q_target: TwinQ, log_alpha: Tensor, args: Args):
+    def __init__(self, obs_dim: int, action_dim: int, args: Args):
         super().__init__(obs_dim, action_dim, hidden_layers=1)
         inputs, hidden = 2 * action_dim + (obs_dim if args.leapfrog_state else 0), args.leapfrog_hidden
         self.transform = nn.Sequential(nn.Linear(inputs, hidden), nn.ELU(), nn.Linear(hidden, action_dim))  # T_h
         self.gate = nn.Sequential(nn.Linear(inputs, hidden), nn.ELU(), nn.Linear(hidden, action_dim), nn.Sigmoid())
-        self.borrowed = (q_target, log_alpha)  # in a tuple: no parameters of the policy, not trained by its optimiser
         self.args = args
 
     def force(self, obs: Tensor, u: Tensor, operator: str) -> tuple[Tensor, dict[str, Tensor]]:
         """F(s, u) (B, A), and what it is made of: min Q (B,) of the target critics, its gradient in a, sigma_h, T_h."""
+        if operator == "drift":  # a control: F = 0, the momentum's noise alone
+            return torch.zeros_like(u), {}
         q_target, log_alpha = self.borrowed
         action = torch.tanh(u)
-        q, q_gradient = q_and_gradient(q_target, obs, action)
+        q, q_gradient = q_and_gradient(q_target.min, obs, action)
         found = {"q": q, "q_gradient": q_gradient}
         if operator == "conventional":  # Eq. (9): dU/du, U(u) = -Q(s, tanh u) / alpha - sum log(1 - tanh(u)^2)
             return 2.0 * action - (1.0 - action.square()) * q_gradient / log_alpha.detach().exp(), found
@@ -418,8 +419,6 @@ class HamiltonianPolicy(GaussianPolicy):
         step_size, steps = self.args.step_size, self.args.leapfrog_steps
         if operator == "gaussian":
             return u, torch.zeros_like(rho), {}
-        if operator == "drift":  # F = 0
-            return u + steps * step_size * rho, rho, {}
         return leapfrog(u, rho, lambda u: self.force(obs, u, operator), step_size, steps, need_rho)
 
     def sample_with_momentum(self, obs: Tensor, need_rho: bool = True):
@@ -453,7 +452,8 @@ class Agent(nn.Module):
         self.q = TwinQ(obs_dim, action_dim)
         self.q_target = deepcopy(self.q).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(args.alpha)))
-        self.policy = HamiltonianPolicy(obs_dim, action_dim, self.q_target, self.log_alpha, args)
+        self.policy = HamiltonianPolicy(obs_dim, action_dim, args)
+        self.policy.borrowed = (self.q_target, self.log_alpha)  # in a tuple: not the policy's own to train
         self.device = device
         self.to(device)
         self.optimizers = {
@@ -557,7 +557,7 @@ def evaluate(agent: Agent, args: Args, global_step: int, run: Path) -> dict[str,
     count = args.eval_episodes
     films = (count if args.evaluate else 1) if args.capture_video else 0
     warnings.filterwarnings("ignore", ".*Overwriting existing videos")  # all films of a run share one folder
-    envs = [make_env(args.env_id, "rgb_array" if i < films else None) for i in range(count)]
+    envs = [make_env(args, "rgb_array" if i < films else None) for i in range(count)]
     for i in range(films):
         name = f"step_{global_step}_number_{i}"
         envs[i] = gym.wrappers.RecordVideo(envs[i], str(run / "videos"), lambda episode: True, name_prefix=name)
@@ -676,9 +676,9 @@ def train(args: Args) -> Path:
     args, device = resolve(args), set_device(args)
     torch.manual_seed(args.seed)  # initial weights and the policy's noise
     rng = np.random.default_rng(args.seed)  # first actions, minibatches, the seed of each episode
-    env = make_env(args.env_id)
+    env = make_env(args)
     if args.capture_video:
-        make_env(args.env_id, "rgb_array").close()  # if it cannot be filmed, say so now
+        make_env(args, "rgb_array").close()  # if it cannot be filmed, say so now
     obs_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
     agent = Agent(obs_dim, action_dim, args, device)
     try:
@@ -769,7 +769,7 @@ def train(args: Args) -> Path:
             # PyBullet's first episode in an environment differs from later ones, and a resumed run has a new
             # environment here: so has the run that was never stopped.
             env.close()
-            env = make_env(args.env_id)
+            env = make_env(args)
 
     check_finite([parameter.detach().sum().item() for parameter in agent.parameters()], "a weight")
     save_agent(run, agent, args, global_step)
@@ -785,7 +785,7 @@ def play(args: Args) -> None:
     files = sorted(run.glob("agent_*.pt"), key=lambda path: int(path.stem.removeprefix("agent_")))
     if not files:
         stop(f"--evaluate {run}: no agent_<step>.pt there yet; a run writes it at its end, or see --snapshot-frequency")
-    env = make_env(args.env_id)
+    env = make_env(args)
     agent = Agent(env.observation_space.shape[0], env.action_space.shape[0], args, set_device(args))
     state = load(files[-1], {"agent": agent})
     row = evaluate(agent, args, state["global_step"], run)

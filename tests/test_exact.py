@@ -187,7 +187,7 @@ def test_evaluation_row_against_episodes_played_one_by_one(script, tmp_path):
     row = script.evaluate(agent, args, 1234, tmp_path)
     returns, lengths, biases = [], [], []
     for seed in np.random.default_rng([5, 1234]).integers(2**31, size=10).tolist():
-        env = script.make_env("Hopper-v4")
+        env = script.make_env(args)
         obs, done, rewards = env.reset(seed=seed)[0], False, []
         while not done:
             with torch.no_grad():

@@ -14,7 +14,7 @@ FAST = dict(batch_size=64, learning_starts=100, policy_lr=3e-3, q_lr=3e-3, tau=0
 def learn(script, env_id, tmp_path, steps, **changes):
     args = script.Args(env_id=env_id, total_timesteps=steps, runs_dir=str(tmp_path), **{**FAST, **changes})
     run = script.train(args)
-    env = script.make_env(env_id)
+    env = script.make_env(args)
     agent = script.Agent(
         env.observation_space.shape[0], env.action_space.shape[0], script.resolve(args), torch.device("cpu")
     )
@@ -112,7 +112,7 @@ def test_actions_are_rescaled_and_stay_within_the_bounds(script, monkeypatch):
     for _ in range(100):
         low, high = np.sort(rng.normal(size=(2, 3)).astype(np.float32), axis=0)
         monkeypatch.setattr(envs.Known, "action_space", Box(low, high))
-        env = script.make_env("Known-v0")
+        env = script.make_env(script.Args(env_id="Known-v0"))
         env.reset(seed=0)
         for unit, expected in ((-1.0, low), (0.0, 0.5 * (low + high)), (1.0, high)):
             env.step(np.full(3, unit, np.float32))

@@ -226,7 +226,7 @@ def test_q_and_gradient_equal_autograd(hpo):
     expected_q = torch.min(*agent.q_target(obs, action))
     (expected,) = torch.autograd.grad(expected_q.sum(), action)
     with torch.no_grad():
-        q, gradient = hpo.q_and_gradient(agent.q_target, obs, torch.tanh(u))
+        q, gradient = hpo.q_and_gradient(agent.q_target.min, obs, torch.tanh(u))
     torch.testing.assert_close(q, expected_q.detach())
     torch.testing.assert_close(gradient, expected)
     assert not q.requires_grad and not gradient.requires_grad

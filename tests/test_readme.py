@@ -71,7 +71,7 @@ def test_number_of_weights():
     for name in SCRIPTS[:2]:
         script = importlib.import_module(name)
         for task in re.findall(r"^\| (\S+-v\d) \| [\d,]+ \| [\d,]+ \|", README, re.MULTILINE):
-            env = script.make_env(task)
+            env = script.make_env(script.Args(env_id=task))
             shape = env.observation_space.shape[0], env.action_space.shape[0]
             agent = script.Agent(*shape, script.resolve(script.Args(env_id=task)), torch.device("cpu"))
             counts.setdefault(task, []).append(sum(p.numel() for p in agent.policy.parameters()))

@@ -1,0 +1,778 @@
+"""SAC-Lagrangian: SAC under a limit on the cost of an episode, the baseline of Xu & Fekri (2021) for safe RL.
+
+A second critic learns the discounted cost to come. The policy maximises Q - lambda Q_C, and after each episode lambda
+goes up by as much as the cost was over its limit, or down by as much as it was under it.
+
+    python sac_lagrangian.py --env-id HalfCheetah-v4
+    python sac_lagrangian.py --env-id Hopper-v4 --cost torque --cost-limit 20
+    python sac_lagrangian.py --resume runs/<run>                      # goes on, bit for bit, where the run stopped
+    python sac_lagrangian.py --evaluate runs/<run> --capture-video    # plays the finished agent
+
+Paper -> this file
+    Sec. V-B, policy objective         policy_loss, update
+    Sec. II-B, Sec. V-B, multiplier    Multiplier
+    Sec. V-B, costs and limits         CostWrapper, COSTS, constraint
+    [16], SAC's soft Bellman backup    soft_q_target, q_loss
+    Sec. V-A, evaluation protocol      evaluate
+    Table I, alpha by task             TABLE_I
+
+Departures from the paper
+    Actions are in (-1, 1)^A everywhere but in the call to the environment        make_env
+    alpha stays at Table I's value; the paper also speaks of tuning: --autotune   temperature_loss
+    Ant's limit of 25 is read as an average torque of 25 % (see there)            constraint
+    Not said there: lambda moves once per episode, by the last 10 episodes' cost  Multiplier
+
+Shapes in comments: B batch, O observation, A action.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, NamedTuple, NoReturn
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import tyro
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+# ------------------------------------------------------------------------------------------------------- arguments
+
+
+@dataclass
+class Args:
+    # task and budget
+    env_id: str = "Hopper-v4"
+    """task: any Gymnasium id with a Box observation and a bounded Box action space"""
+    seed: int = 1
+    """seed of every random number of the run"""
+    total_timesteps: int = 1_000_000
+    """environment steps to train for"""
+
+    # SAC
+    buffer_size: int = 1_000_000
+    """transitions the replay buffer holds (|B| in Table I)"""
+    gamma: float = 0.99
+    """discount factor per step"""
+    tau: float = 0.005
+    """share of the critics that enters the target critics at each update"""
+    batch_size: int = 256
+    """transitions per update (m in Table I)"""
+    learning_starts: int = 5_000
+    """steps with uniformly random actions before the first update"""
+    policy_lr: float = 3e-4
+    """Adam step size of the policy"""
+    q_lr: float = 3e-4
+    """Adam step size of the critics and, with --autotune, of the temperature"""
+    alpha: float | None = None
+    """temperature (alpha); with --autotune where it starts [default: Table I by task]"""
+    autotune: bool = False
+    """learn the temperature so that the policy's entropy nears -A nats"""
+
+    # cost
+    cost: Literal["torque", "speed", "info"] | None = None
+    """what a step costs: mean |action|, 1 if |x velocity| > 1, or what the environment reports as info["cost"]
+    [default: torque for Ant, speed for HalfCheetah]"""
+    cost_limit: float | None = None
+    """limit d_0 on the cost of an episode, as a discounted sum [default: 25 for Ant, 10 for HalfCheetah]"""
+    lambda_lr: float = 0.1
+    """step size of the multiplier (eta)"""
+    cost_window: int = 10
+    """episodes whose costs are averaged for each step of the multiplier"""
+
+    # machine
+    torch_threads: int = 1
+    """CPU threads PyTorch may use; results repeat bit for bit at an equal number"""
+    cuda: bool = True
+    """use a GPU if PyTorch finds one"""
+
+    # what a run reports and keeps
+    runs_dir: str = "runs"
+    """folder in which the run's own folder is made"""
+    eval_frequency: int = 10_000
+    """steps between evaluations"""
+    eval_episodes: int = 10
+    """episodes per evaluation"""
+    checkpoint_frequency: int = 10_000
+    """steps after which the next episode end writes a checkpoint"""
+    snapshot_frequency: int = 0
+    """steps between snapshots of the agent, agent_<step>.pt; 0: only one, at the end"""
+    capture_video: bool = False
+    """film the first episode of every evaluation, with --evaluate all of them"""
+    track: bool = False
+    """log to Weights & Biases as well"""
+    wandb_project_name: str = "sac-hpo"
+    """Weights & Biases project"""
+    wandb_entity: str | None = None
+    """Weights & Biases team or user"""
+
+    # instead of a new run
+    resume: str | None = None
+    """folder of a run to go on with; all arguments come from it, --total-timesteps may be raised"""
+    evaluate: str | None = None
+    """folder of a run whose last agent is to play --eval-episodes episodes"""
+
+
+ALGORITHM = Path(__file__).stem
+COSTS = {"Ant": ("torque", 25.0), "HalfCheetah": ("speed", 10.0)}  # Sec. V-B
+# The paper's Table I, by environment id without its version.
+TABLE_I_COLUMNS = ["alpha"]
+TABLE_I = {
+    "HalfCheetah": (0.2,),
+    "Hopper": (0.2,),
+    "Walker2d": (0.2,),
+    "Ant": (0.2,),
+    "Humanoid": (0.05,),
+    "HumanoidBulletEnv": (0.05,),
+    "HumanoidFlagrunBulletEnv": (0.05,),
+    "HumanoidFlagrunHarderBulletEnv": (0.05,),
+}
+
+
+def stop(message: str, status: int = 2) -> NoReturn:
+    """Ends the program with one line on stderr. Status 2: unusable input, 3: the run went non-finite, 130: Ctrl-C."""
+    print(f"{ALGORITHM}.py: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def require(args: Args, names: str, meaning: str, low: float, high: float = sys.float_info.max) -> None:
+    for name in names.split():
+        if not low <= getattr(args, name) <= high:
+            stop(f"--{name.replace('_', '-')} must be {meaning}, not {getattr(args, name)}")
+
+
+def resolve(args: Args) -> Args:
+    """Fills what was not given from Table I; exits with status 2 on a value that cannot work."""
+    family = args.env_id.rpartition("-v")[0]
+    if family not in TABLE_I:
+        print(f"{args.env_id} is not in the paper's Table I: Hopper's row stands in for what is not given")
+    row = zip(TABLE_I_COLUMNS, TABLE_I.get(family, TABLE_I["Hopper"]), strict=True)
+    args = replace(args, **{name: value for name, value in row if getattr(args, name) is None})
+    require(args, "total_timesteps buffer_size batch_size torch_threads", "1 or more", 1)
+    require(args, "eval_frequency eval_episodes checkpoint_frequency", "1 or more", 1)
+    require(args, "seed learning_starts snapshot_frequency", "0 or more, below 2^63", 0, 2**63 - 1)
+    require(args, "policy_lr q_lr alpha", "positive", sys.float_info.min)
+    require(args, "gamma", "between 0 and 1", 0, 1)
+    require(args, "tau", "above 0 and at most 1", sys.float_info.min, 1)
+    cost, limit = COSTS.get(family, (None, None))
+    if args.cost_limit is None and args.cost not in (None, cost):
+        stop(f"--cost {args.cost} needs a --cost-limit: there is no default for it with {args.env_id}")
+    args = replace(args, cost=args.cost or cost, cost_limit=limit if args.cost_limit is None else args.cost_limit)
+    if args.cost is None or args.cost_limit is None:
+        stop(f"--cost and --cost-limit must be given: {args.env_id} has no default, only Ant and HalfCheetah do")
+    require(args, "cost_limit", "0 or more", 0)
+    require(args, "lambda_lr", "positive", sys.float_info.min)
+    require(args, "cost_window", "1 or more", 1)
+    require(args, "gamma", "below 1 with a cost", 0, math.nextafter(1.0, 0.0))
+    if args.track and importlib.util.find_spec("wandb") is None:
+        stop("--track needs Weights & Biases: pip install wandb")
+    return args
+
+
+# ----------------------------------------------------------------------------------------------------- environment
+
+
+def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
+    """One environment with flat float32 observations (O,) and actions in [-1, 1]^A, rescaled to its own bounds.
+
+    Exits with status 2 if there is no such environment, its spaces do not fit, or it cannot draw when asked to.
+    """
+    env_id, options = args.env_id, {"render_mode": render_mode} if render_mode else {}  # not all know the latter
+    # Left alone, MuJoCo writes its warnings to a file in the current folder, deprecated model settings among them.
+    mujoco.set_mju_user_warning(lambda text: None if "deprecated" in text else print(text, file=sys.stderr))
+    try:
+        if "BulletEnv" in env_id:
+            import pybullet_envs_gymnasium  # noqa: F401  (registers the ids; slow, so only when asked for)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # -v4 is meant: the nearest to the paper's -v2
+            env = gym.make(env_id, disable_env_checker=True, **options)
+    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
+        stop(f"--env-id {env_id}{' with --capture-video' if render_mode else ''}: {error}")
+    box, actions = env.observation_space, env.action_space
+    if not isinstance(box, gym.spaces.Box):
+        stop(f"--env-id {env_id}: observations must be a Box, not {box}")
+    if not isinstance(actions, gym.spaces.Box) or actions.dtype.kind != "f" or not actions.is_bounded():
+        stop(f"--env-id {env_id}: actions must be a continuous Box with finite bounds, not {actions}")
+    if render_mode:
+        try:
+            import moviepy  # noqa: F401  (RecordVideo needs it)
+
+            env.reset(seed=0)
+            env.render()
+        except Exception as error:  # every graphics backend raises its own kind
+            stop(f"--capture-video: no picture of {env_id}; on a machine without a screen set MUJOCO_GL=egl ({error})")
+    low, high = actions.low, actions.high
+
+    def rescale(action: np.ndarray) -> np.ndarray:  # (A,) in [-1, 1] -> the bounds; rounding may pass them, so clip
+        return np.clip(low + 0.5 * (action.reshape(low.shape) + 1.0) * (high - low), low, high).astype(low.dtype)
+
+    flat = gym.spaces.Box(-np.inf, np.inf, (int(np.prod(box.shape)),), np.float32)
+    # A copy, since an environment may write its next observation over the last one.
+    env = gym.wrappers.TransformObservation(env, lambda obs: np.array(obs, np.float32).ravel(), flat)
+    env = gym.wrappers.TransformAction(env, rescale, gym.spaces.Box(-1.0, 1.0, (low.size,), np.float32))
+    return CostWrapper(env, args.cost)
+
+
+class CostWrapper(gym.Wrapper):
+    """Puts the cost of a step into info["cost"] (Sec. V-B); exits with status 2 where there is none to put."""
+
+    def __init__(self, env: gym.Env, cost: str):
+        super().__init__(env)
+        self.cost = cost
+
+    def step(self, action: np.ndarray):
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        needed = {"speed": "x_velocity", "info": "cost"}.get(self.cost)
+        if needed and needed not in info:
+            stop(f"--cost {self.cost}: the environment does not report info[{needed!r}]")
+        if self.cost == "torque":
+            info["cost"] = float(np.abs(action).mean())  # as a share of the motors' largest: in [0, 1]
+        elif self.cost == "speed":
+            info["cost"] = float(abs(info["x_velocity"]) > 1.0)
+        return obs, reward, terminated, truncated, info
+
+
+def constraint(args: Args, total: float, discounted: float, length: int) -> float:
+    """J_C of an episode, from the sum of its costs, their discounted sum and the number of its steps.
+
+    Both limits of the paper are in units of a discounted sum. For the torque the paper averages: here the mean cost per
+    step over 1 - gamma, the discounted sum of an endless episode at that cost. So 25 is an average torque of 25 %,
+    which is what the source of the task (RCPO) constrains; a plain sum over 1,000 steps would be 2.5 %.
+    """
+    return total / length / (1.0 - args.gamma) if args.cost == "torque" else discounted
+
+
+# --------------------------------------------------------------------------------------------------- replay buffer
+
+
+class Batch(NamedTuple):
+    obs: Tensor  # (B, O)
+    action: Tensor  # (B, A), in [-1, 1]
+    reward: Tensor  # (B,)
+    next_obs: Tensor  # (B, O)
+    terminated: Tensor  # (B,), 1 where the episode ended for good; a truncated one counts as 0
+    cost: Tensor  # (B,)
+
+
+class ReplayBuffer:
+    """The last `capacity` transitions, overwritten in a ring. Memory is taken only as it fills."""
+
+    def __init__(self, capacity: int, obs_dim: int, action_dim: int):
+        shapes = Batch((obs_dim,), (action_dim,), (), (obs_dim,), (), ())
+        self.data = Batch(*(np.zeros((capacity, *shape), np.float32) for shape in shapes))
+        self.capacity, self.added = capacity, 0
+
+    def add(self, *transition) -> None:
+        """Takes the fields of Batch for one step, in their order."""
+        for array, value in zip(self.data, transition, strict=True):
+            array[self.added % self.capacity] = value
+        self.added += 1
+
+    def sample(self, batch_size: int, rng: np.random.Generator, device: torch.device) -> Batch:
+        """Draws transitions uniformly, with replacement."""
+        rows = rng.integers(min(self.added, self.capacity), size=batch_size)
+        return Batch(*(torch.from_numpy(array[rows]).to(device) for array in self.data))
+
+    def state_dict(self) -> dict:
+        filled = min(self.added, self.capacity)  # slices before from_numpy: torch.save then writes these rows only
+        return {"added": self.added, "data": [torch.from_numpy(array[:filled]) for array in self.data]}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.added = state["added"]
+        for array, saved in zip(self.data, state["data"], strict=True):
+            array[: len(saved)] = saved.numpy()
+
+
+# -------------------------------------------------------------------------------------------------------- networks
+
+
+class QNetwork(nn.Module):
+    """Q(s, a): two hidden layers of 256 ReLU units (Sec. V-A)."""
+
+    def __init__(self, obs_dim: int, action_dim: int):
+        super().__init__()
+        layers = nn.Linear(obs_dim + action_dim, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1)
+        self.net = nn.Sequential(*layers)
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.net(torch.cat([obs, action], dim=-1)).squeeze(-1)  # (B,)
+
+
+class TwinQ(nn.Module):
+    """Two critics that differ in their initial weights only; the smaller of the two tempers overestimation."""
+
+    def __init__(self, obs_dim: int, action_dim: int):
+        super().__init__()
+        self.q1 = QNetwork(obs_dim, action_dim)
+        self.q2 = QNetwork(obs_dim, action_dim)
+
+    def forward(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        return self.q1(obs, action), self.q2(obs, action)  # (B,) each
+
+    def min(self, obs: Tensor, action: Tensor) -> Tensor:
+        return torch.min(*self(obs, action))  # (B,)
+
+
+def tanh_log_det(u: Tensor) -> Tensor:
+    """log |da/du| of a = tanh(u), the sum over A of log(1 - a^2), in a form exact for large |u|. (B, A) -> (B,)"""
+    return 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u)).sum(-1)
+
+
+class GaussianPolicy(nn.Module):
+    """a = tanh(u), u ~ N(mean(s), std(s)^2), from `hidden_layers` layers of 256 ReLU units."""
+
+    def __init__(self, obs_dim: int, action_dim: int, hidden_layers: int = 2):
+        super().__init__()
+        layers = [nn.Linear(obs_dim, 256), nn.ReLU()]
+        for _ in range(hidden_layers - 1):
+            layers += [nn.Linear(256, 256), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.mean = nn.Linear(256, action_dim)
+        self.log_std = nn.Linear(256, action_dim)
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of u, (B, A) each."""
+        x = self.body(obs)  # (B, 256)
+        log_std = -5.0 + 3.5 * (torch.tanh(self.log_std(x)) + 1.0)  # squashed into (-5, 2), where gradients still pass
+        return self.mean(x), log_std
+
+    def sample_gaussian(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """u = mean + std * xi (B, A), differentiable in the parameters, and log N(u; mean, std) (B,)."""
+        mean, log_std = self(obs)
+        xi = torch.randn_like(mean)
+        log_normal = (-0.5 * xi.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)
+        return mean + log_std.exp() * xi, log_normal
+
+    def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """An action (B, A) and its log density on (-1, 1)^A (B,)."""
+        u, log_normal = self.sample_gaussian(obs)
+        return torch.tanh(u), log_normal - tanh_log_det(u)
+
+    def act(self, obs: Tensor, deterministic: bool) -> Tensor:
+        """The action to execute (B, A): a sample, or tanh(mean)."""
+        return torch.tanh(self(obs)[0]) if deterministic else self.sample(obs)[0]
+
+
+class Multiplier(nn.Module):
+    """lambda <- [lambda + eta (J_C - d_0)]_+ at each episode's end, J_C averaged over the last episodes. No optimiser:
+    Adam would make steps of one size however large the violation."""
+
+    def __init__(self, args: Args):
+        super().__init__()
+        self.args = args
+        self.register_buffer("value", torch.zeros(()))  # lambda
+        self.register_buffer("recent", torch.zeros(args.cost_window))  # J_C of the last episodes, in a ring
+        self.register_buffer("episodes", torch.zeros((), dtype=torch.long))
+        self.register_buffer("over_limit", torch.zeros((), dtype=torch.long))  # how many of them cost too much
+        self.register_buffer("total_cost", torch.zeros((), dtype=torch.float64))  # of all training episodes
+
+    def end_episode(self, total: float, discounted: float, length: int) -> None:
+        """Takes the sum of an episode's costs, their discounted sum and its number of steps."""
+        j_c, limit, window = constraint(self.args, total, discounted, length), self.args.cost_limit, len(self.recent)
+        self.recent[self.episodes % window] = j_c
+        self.episodes += 1
+        self.over_limit += j_c > limit
+        self.total_cost += total
+        mean = self.recent[: min(int(self.episodes), window)].mean()
+        self.value.copy_((self.value + self.args.lambda_lr * (mean - limit)).clamp(min=0.0))
+
+
+class Agent(nn.Module):
+    """All that learns: critics, target critics, temperature, policy, multiplier, and their optimisers."""
+
+    def __init__(self, obs_dim: int, action_dim: int, args: Args, device: torch.device):
+        super().__init__()
+        self.q = TwinQ(obs_dim, action_dim)
+        self.q_target = deepcopy(self.q).requires_grad_(False)
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(args.alpha)))
+        self.policy = GaussianPolicy(obs_dim, action_dim)
+        self.q_cost = QNetwork(obs_dim, action_dim)  # Q_C
+        self.q_cost_target = deepcopy(self.q_cost).requires_grad_(False)
+        self.multiplier = Multiplier(args)
+        self.device = device
+        self.to(device)
+        self.optimizers = {
+            "q": torch.optim.Adam(self.q.parameters(), lr=args.q_lr, fused=True),
+            "q_cost": torch.optim.Adam(self.q_cost.parameters(), lr=args.q_lr, fused=True),
+            "policy": torch.optim.Adam(self.policy.parameters(), lr=args.policy_lr, fused=True),
+            "alpha": torch.optim.Adam([self.log_alpha], lr=args.q_lr),
+        }
+
+    @torch.no_grad()
+    def act(self, obs: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Actions (B, A) for observations (B, O)."""
+        return self.policy.act(torch.from_numpy(obs).to(self.device), deterministic).cpu().numpy()
+
+
+# ---------------------------------------------------------------------------------------------- losses and update
+
+Logs = dict[str, Tensor]  # TensorBoard's name -> scalar, detached
+
+
+def soft_q_target(reward: Tensor, terminated: Tensor, next_q: Tensor, next_log_prob: Tensor, alpha, gamma) -> Tensor:
+    """r + gamma (Q'(s', a') - alpha log pi(a'|s')); nothing is expected after a termination. (B,)"""
+    return reward + gamma * (1.0 - terminated) * (next_q - alpha * next_log_prob)
+
+
+def q_loss(q1: Tensor, q2: Tensor, target: Tensor) -> tuple[Tensor, Logs]:
+    """Mean squared error of each critic against the common target, added up."""
+    loss = F.mse_loss(q1, target) + F.mse_loss(q2, target)
+    return loss, {"losses/q": loss.detach(), "values/q1": q1.detach().mean(), "values/q2": q2.detach().mean()}
+
+
+def cost_loss(q_cost: Tensor, next_q_cost: Tensor, cost: Tensor, terminated: Tensor, gamma) -> tuple[Tensor, Logs]:
+    """Mean squared error of Q_C(s, a) against c + gamma Q_C'(s', a'): a cost to come has no entropy term."""
+    loss = F.mse_loss(q_cost, cost + gamma * (1.0 - terminated) * next_q_cost)
+    return loss, {"losses/q_cost": loss.detach(), "values/q_cost": q_cost.detach().mean()}
+
+
+def policy_loss(q: Tensor, log_prob: Tensor, alpha) -> tuple[Tensor, Logs]:
+    """Minus Eq. (5): alpha log pi(a|s) - Q(s, a)."""
+    loss = (alpha * log_prob - q).mean()
+    return loss, {"losses/policy": loss.detach(), "values/entropy": -log_prob.detach().mean()}
+
+
+def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> tuple[Tensor, Logs]:
+    """-alpha (log pi + target entropy), with alpha = exp(log_alpha) as the factor and not log_alpha itself."""
+    loss = -(log_alpha.exp() * (log_prob.detach() + target_entropy)).mean()
+    return loss, {"losses/temperature": loss.detach()}
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step on the optimiser's own parameters; others that the loss went through get no gradient."""
+    optimizer.zero_grad()
+    loss.backward(inputs=optimizer.param_groups[0]["params"])
+    optimizer.step()
+
+
+def update(agent: Agent, batch: Batch, args: Args) -> Logs:
+    """One gradient step on critics, policy and, with --autotune, temperature; then the target critics follow."""
+    obs, action, reward, next_obs, terminated, cost = batch
+    alpha = agent.log_alpha.detach().exp()
+
+    with torch.no_grad():
+        next_action, next_log_prob = agent.policy.sample(next_obs)
+        next_q = agent.q_target.min(next_obs, next_action)
+        next_q_cost = agent.q_cost_target(next_obs, next_action)
+        target = soft_q_target(reward, terminated, next_q, next_log_prob, alpha, args.gamma)
+    loss, logs = q_loss(*agent.q(obs, action), target)
+    descend(agent.optimizers["q"], loss)
+
+    loss, cost_logs = cost_loss(agent.q_cost(obs, action), next_q_cost, cost, terminated, args.gamma)
+    descend(agent.optimizers["q_cost"], loss)
+    logs |= cost_logs | {"values/lambda": agent.multiplier.value.clone()}
+
+    action, log_prob = agent.policy.sample(obs)
+    q = agent.q.min(obs, action) - agent.multiplier.value * agent.q_cost(obs, action)
+    loss, policy_logs = policy_loss(q, log_prob, alpha)
+    descend(agent.optimizers["policy"], loss)
+    logs |= policy_logs | {"values/alpha": alpha}
+
+    if args.autotune:
+        loss, temperature_logs = temperature_loss(agent.log_alpha, log_prob, -float(action.shape[-1]))
+        descend(agent.optimizers["alpha"], loss)
+        logs |= temperature_logs
+
+    with torch.no_grad():  # target <- (1 - tau) target + tau critic
+        torch._foreach_lerp_(list(agent.q_target.parameters()), list(agent.q.parameters()), args.tau)
+        torch._foreach_lerp_(list(agent.q_cost_target.parameters()), list(agent.q_cost.parameters()), args.tau)
+    return logs
+
+
+# ------------------------------------------------------------------------------------------------------ evaluation
+
+
+def evaluate(agent: Agent, args: Args, global_step: int, run: Path) -> dict[str, float]:
+    """Plays args.eval_episodes episodes with the deterministic policy, all environments stepped as one batch.
+
+    Environments and random numbers are its own, made anew from (seed, global_step): training does not notice.
+    return_std is over the episodes. q_bias is min(Q1, Q2) at the first state minus the discounted return that
+    followed, averaged: above 0 the critics promise too much. (They also count entropy, and the policy's noise.)
+    """
+    count = args.eval_episodes
+    films = (count if args.evaluate else 1) if args.capture_video else 0
+    warnings.filterwarnings("ignore", ".*Overwriting existing videos")  # all films of a run share one folder
+    envs = [make_env(args, "rgb_array" if i < films else None) for i in range(count)]
+    for i in range(films):
+        name = f"step_{global_step}_number_{i}"
+        envs[i] = gym.wrappers.RecordVideo(envs[i], str(run / "videos"), lambda episode: True, name_prefix=name)
+    seeds = np.random.default_rng([args.seed, global_step]).integers(2**31, size=count).tolist()
+    obs = np.stack([env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)])  # (count, O)
+    with torch.no_grad():
+        first = torch.from_numpy(obs).to(agent.device)
+        first_q = agent.q.min(first, agent.policy.act(first, deterministic=True)).cpu().numpy()
+    costs, discounted_costs = np.zeros(count), np.zeros(count)
+    returns, discounted, lengths, playing = np.zeros(count), np.zeros(count), np.zeros(count, int), np.arange(count)
+    while playing.size:
+        actions, over = agent.act(obs[playing], deterministic=True), np.zeros(playing.size, bool)
+        for j, i in enumerate(playing):
+            obs[i], reward, terminated, truncated, info = envs[i].step(actions[j])
+            costs[i] += info["cost"]
+            discounted_costs[i] += args.gamma ** lengths[i] * info["cost"]
+            returns[i] += reward
+            discounted[i] += args.gamma ** lengths[i] * reward
+            lengths[i] += 1
+            over[j] = terminated or truncated
+        playing = playing[~over]
+    for env in envs:
+        env.close()
+    row = {"return_mean": returns.mean(), "return_std": returns.std()}
+    row |= {f"return_{i}": value for i, value in enumerate(returns)}
+    row |= {"length_mean": lengths.mean(), "q_bias": (first_q - discounted).mean()}
+    j_c = [constraint(args, *values) for values in zip(costs, discounted_costs, lengths, strict=True)]
+    row |= {"cost_mean": costs.mean(), "discounted_cost_mean": discounted_costs.mean(), "j_c_mean": np.mean(j_c)}
+    row |= {"share_over_limit": np.mean(np.array(j_c) > args.cost_limit), "lambda": agent.multiplier.value.item()}
+    row |= {"training_cost": agent.multiplier.total_cost.item(), "training_episodes": agent.multiplier.episodes.item()}
+    row |= {"training_episodes_over_limit": agent.multiplier.over_limit.item()}
+    return {name: float(value) for name, value in row.items()}
+
+
+# ------------------------------------------------------------------------------------------------------ checkpoint
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill a temporary file and renames it: a kill leaves the old content or the new, never a part."""
+    part = path.with_name(path.name + ".part")
+    write(part)
+    os.replace(part, path)
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    """The whole CSV file, header first."""
+    lines = [rows[0], *(row.values() for row in rows)] if rows else []
+    write_whole(path, lambda part: part.write_text("".join(",".join(map(str, line)) + "\n" for line in lines)))
+
+
+def save_agent(run: Path, agent: Agent, args: Args, global_step: int) -> None:
+    """agent_<step>.pt: weights and configuration, to play with and to plot from."""
+    state = {"algorithm": ALGORITHM, "args": asdict(replace(args, resume=None)), "global_step": global_step}
+    state["agent"] = agent.state_dict()
+    write_whole(run / f"agent_{global_step}.pt", lambda part: torch.save(state, part))
+
+
+def load(path: Path, parts: dict) -> dict:
+    """Reads a file of torch.save, restores the named parts (by their load_state_dict) and returns all that is in it.
+
+    Only tensors and plain data are read: a file from a stranger executes nothing.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        return state
+    except Exception as error:  # a damaged or foreign file raises half a dozen kinds
+        stop(f"{path} is damaged or does not fit this script ({(str(error).splitlines() or [repr(error)])[0]})")
+
+
+def stored_args(run: str) -> Args:
+    """The configuration of a run; exits with status 2 if the folder holds no run of this script."""
+    try:
+        config = json.loads((Path(run) / "config.json").read_text())
+        if config["algorithm"] != ALGORITHM:
+            stop(f"{run} is a run of {config['algorithm']}.py, not of this script")
+        return Args(**config["args"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        stop(f"{run} is not the folder of a run: config.json cannot be used ({error})")
+
+
+def open_run(args: Args, parts: dict) -> tuple[Path, dict]:
+    """Makes the folder of a new run, or restores `parts` from a run's checkpoint. Returns folder and checkpoint.
+
+    A run stopped before its first checkpoint begins anew. The only change allowed to a run is that it gets longer.
+    """
+    config, state = {"algorithm": ALGORITHM, "args": asdict(replace(args, resume=None, evaluate=None))}, {}
+    if args.resume:
+        run, new = Path(args.resume), config["args"]
+        for name, old in asdict(stored_args(args.resume)).items():
+            if new[name] != old and not (name == "total_timesteps" and new[name] > old):
+                stop(f"--{name.replace('_', '-')} is {old} in this run; only --total-timesteps may change, and grow")
+        if (run / "checkpoint.pt").exists():
+            state = load(run / "checkpoint.pt", parts)
+        config = json.loads((run / "config.json").read_text()) | config
+    else:
+        task = args.env_id.replace("/", "-").replace(":", "-")
+        run = Path(args.runs_dir) / f"{task}__{ALGORITHM}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
+        names = "torch", "gymnasium", "mujoco", "pybullet", "pybullet_envs_gymnasium", "numpy"
+        config["versions"] = {d.name: d.version for d in importlib.metadata.distributions() if d.name in names}
+        config["versions"]["python"] = sys.version.split()[0]
+        git = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=40"]
+        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
+        config |= {"commit": commit or None, "command": shlex.join(sys.argv)}
+    try:
+        run.mkdir(parents=True, exist_ok=args.resume is not None)
+        write_whole(run / "config.json", lambda part: part.write_text(json.dumps(config, indent=2) + "\n"))
+        return run, state
+    except OSError as error:
+        stop(f"--runs-dir {args.runs_dir}: the run's folder cannot be made or written ({error})")
+
+
+# ----------------------------------------------------------------------------------------------------------- train
+
+
+def set_device(args: Args) -> torch.device:
+    torch.set_num_threads(args.torch_threads)
+    return torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
+
+
+def train(args: Args) -> Path:
+    """Algorithm 1: acts, stores, updates, step by step. Returns the folder of the run."""
+    args, device = resolve(args), set_device(args)
+    torch.manual_seed(args.seed)  # initial weights and the policy's noise
+    rng = np.random.default_rng(args.seed)  # first actions, minibatches, the seed of each episode
+    env = make_env(args)
+    if args.capture_video:
+        make_env(args, "rgb_array").close()  # if it cannot be filmed, say so now
+    obs_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
+    agent = Agent(obs_dim, action_dim, args, device)
+    try:
+        buffer = ReplayBuffer(args.buffer_size, obs_dim, action_dim)
+    except (MemoryError, ValueError) as error:
+        stop(f"--buffer-size {args.buffer_size} is too large: {error}")
+
+    global_step, seconds, rows = 0, 0.0, []  # rows: those of eval.csv
+    run, state = open_run(args, {"agent": agent, "buffer": buffer, **agent.optimizers})
+    if state:
+        global_step, seconds, rows = state["global_step"], state["seconds"], state["rows"]
+        rng.bit_generator.state = state["rng"]
+        torch.set_rng_state(state["torch_rng"])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"])
+    write_rows(run / "eval.csv", rows)
+    if args.track:
+        import wandb
+
+        project = {"project": args.wandb_project_name, "entity": args.wandb_entity, "config": asdict(args)}
+        wandb.init(name=run.name, id=run.name, resume="allow", sync_tensorboard=True, **project)
+    writer = SummaryWriter(str(run), purge_step=global_step + 1 if args.resume else None)
+    print(f"{run}: steps {global_step} to {args.total_timesteps} on {device}\n{args}")
+    bar = tqdm(total=args.total_timesteps, initial=global_step, unit="step", disable=None, dynamic_ncols=True)
+    start_time, speed_step, speed_time = time.perf_counter() - seconds, global_step, time.perf_counter()
+    next_checkpoint = (global_step // args.checkpoint_frequency + 1) * args.checkpoint_frequency
+
+    def check_finite(values, what: str) -> None:
+        if not np.isfinite(values).all():
+            kept = (run / "checkpoint.pt").exists()
+            then = f"resume from {run / 'checkpoint.pt'} with --resume {run}" if kept else "there is no checkpoint yet"
+            stop(f"step {global_step}: {what} is not finite, the run ends here; {then}", status=3)
+
+    while global_step < args.total_timesteps:
+        obs, _ = env.reset(seed=int(rng.integers(2**31)))
+        episode_return, episode_length, done = 0.0, 0, False
+        episode_cost, episode_discounted_cost = 0.0, 0.0
+        while not done and global_step < args.total_timesteps:
+            global_step += 1
+            if global_step <= args.learning_starts:
+                action = rng.uniform(-1.0, 1.0, action_dim).astype(np.float32)
+            else:
+                action = agent.act(obs[None], deterministic=False)[0]
+                check_finite(action, "the policy's action")
+            next_obs, reward, terminated, truncated, info = env.step(action)
+            check_finite(np.append(next_obs, [reward, info["cost"]]), "the environment's reward, cost or observation")
+            buffer.add(obs, action, reward, next_obs, terminated, info["cost"])
+            episode_cost += info["cost"]
+            episode_discounted_cost += args.gamma**episode_length * info["cost"]
+            obs, done = next_obs, terminated or truncated
+            episode_return, episode_length = episode_return + float(reward), episode_length + 1
+
+            if global_step > args.learning_starts:
+                logs = update(agent, buffer.sample(args.batch_size, rng, device), args)
+                losses = [logs["losses/q"].item(), logs["losses/policy"].item()]
+                check_finite(losses, "the critics' or the policy's loss")
+                if global_step % 100 == 0:
+                    for name, value in logs.items():
+                        writer.add_scalar(name, value, global_step)
+            bar.update()
+
+            if global_step % args.eval_frequency == 0 or global_step == args.total_timesteps:
+                speed = (global_step - speed_step) / (time.perf_counter() - speed_time)
+                row = {"global_step": global_step, **evaluate(agent, args, global_step, run)}
+                row |= {"seconds": round(time.perf_counter() - start_time, 1), "steps_per_second": round(speed, 1)}
+                rows.append(row)
+                write_rows(run / "eval.csv", rows)
+                for name in "return_mean return_std length_mean q_bias steps_per_second j_c_mean lambda".split():
+                    writer.add_scalar(f"eval/{name}", row[name], global_step)
+                score = f"return {row['return_mean']:.1f} +- {row['return_std']:.1f}"
+                score += f", J_C {row['j_c_mean']:.1f}, lambda {row['lambda']:.2f}"
+                tqdm.write(f"step {global_step}: {score}, length {row['length_mean']:.0f}, {speed:.0f} steps/s")
+                speed_step, speed_time = global_step, time.perf_counter()
+            if args.snapshot_frequency and global_step % args.snapshot_frequency == 0:
+                save_agent(run, agent, args, global_step)
+
+        if done:
+            agent.multiplier.end_episode(episode_cost, episode_discounted_cost, episode_length)
+            writer.add_scalar("charts/episodic_cost", episode_cost, global_step)
+            writer.add_scalar("charts/training_cost", agent.multiplier.total_cost.item(), global_step)
+            bar.set_postfix_str(f"return {episode_return:.1f}", refresh=False)
+            writer.add_scalar("charts/episodic_return", episode_return, global_step)
+            writer.add_scalar("charts/episodic_length", episode_length, global_step)
+        if done and next_checkpoint <= global_step < args.total_timesteps:  # here no simulator state needs keeping
+            check_finite([parameter.detach().sum().item() for parameter in agent.parameters()], "a weight")
+            writer.flush()  # TensorBoard's events up to here must be on disk before the checkpoint says they are
+            state = {"agent": agent.state_dict(), "buffer": buffer.state_dict(), "global_step": global_step}
+            state |= {name: optimizer.state_dict() for name, optimizer in agent.optimizers.items()}
+            state |= {"seconds": time.perf_counter() - start_time, "rows": rows, "rng": rng.bit_generator.state}
+            state |= {"torch_rng": torch.get_rng_state()}
+            if device.type == "cuda":
+                state["cuda_rng"] = torch.cuda.get_rng_state()
+            write_whole(run / "checkpoint.pt", lambda part, state=state: torch.save(state, part))
+            next_checkpoint = (global_step // args.checkpoint_frequency + 1) * args.checkpoint_frequency
+            # PyBullet's first episode in an environment differs from later ones, and a resumed run has a new
+            # environment here: so has the run that was never stopped.
+            env.close()
+            env = make_env(args)
+
+    check_finite([parameter.detach().sum().item() for parameter in agent.parameters()], "a weight")
+    save_agent(run, agent, args, global_step)
+    env.close()
+    writer.close()
+    bar.close()
+    return run
+
+
+def play(args: Args) -> None:
+    """--evaluate: plays the last agent of a run and prints the returns."""
+    args, run = resolve(args), Path(args.evaluate)
+    files = sorted(run.glob("agent_*.pt"), key=lambda path: int(path.stem.removeprefix("agent_")))
+    if not files:
+        stop(f"--evaluate {run}: no agent_<step>.pt there yet; a run writes it at its end, or see --snapshot-frequency")
+    env = make_env(args)
+    agent = Agent(env.observation_space.shape[0], env.action_space.shape[0], args, set_device(args))
+    state = load(files[-1], {"agent": agent})
+    row = evaluate(agent, args, state["global_step"], run)
+    for i in range(args.eval_episodes):
+        print(f"episode {i}: return {row[f'return_{i}']:.1f}")
+    print(f"{files[-1].name}: return {row['return_mean']:.1f} +- {row['return_std']:.1f}")
+    print(
+        f"J_C {row['j_c_mean']:.1f}, limit {args.cost_limit}, episodes over it {100.0 * row['share_over_limit']:.0f} %"
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # a line written into a file or a pipe is there at once
+    args = tyro.cli(Args)
+    if args.resume and args.evaluate:
+        stop("--resume goes on with a run and --evaluate plays its last agent: give one of them")
+    if run := args.resume or args.evaluate:  # what is not given comes from the run, not from the defaults above
+        args = tyro.cli(Args, default=replace(stored_args(run), resume=args.resume, evaluate=args.evaluate))
+    try:
+        play(args) if args.evaluate else train(args)
+    except KeyboardInterrupt:
+        stop("interrupted; a training run goes on from its last checkpoint with --resume and its folder", status=130)
