@@ -89,8 +89,7 @@ class Args:
 
     # cost
     cost: Literal["torque", "speed", "info"] | None = None
-    """what a step costs: mean |action|, 1 if |x velocity| > 1, or what the environment reports as info["cost"]
-    [default: torque for Ant, speed for HalfCheetah]"""
+    """cost of a step: mean |action|, 1 if |x velocity| > 1, or info["cost"] [default: Ant torque, HalfCheetah speed]"""
     cost_limit: float | None = None
     """limit d_0 on the cost of an episode, as a discounted sum [default: 25 for Ant, 10 for HalfCheetah]"""
     lambda_lr: float = 0.1

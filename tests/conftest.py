@@ -1,4 +1,4 @@
-"""What the tests share: both scripts as modules, and a way to build a small agent in float64."""
+"""What the tests share: the scripts as modules, and a way to build a small agent in float64."""
 
 import importlib
 import sys
@@ -9,23 +9,66 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-SCRIPTS = ["sac_baseline", "sac_hpo_continuous"]
+UNSAFE = ["sac_baseline", "sac_nf", "sac_hpo_continuous"]
+SAFE = ["sac_lagrangian", "sac_hpo_safe"]
+SCRIPTS = UNSAFE + SAFE
 
 
 @pytest.fixture(params=SCRIPTS)
 def script(request):
-    """Each algorithm script in turn, imported."""
+    """Each algorithm in turn, imported."""
     return importlib.import_module(request.param)
 
 
-@pytest.fixture
-def hpo():
-    return importlib.import_module("sac_hpo_continuous")
+@pytest.fixture(params=SAFE)
+def safe(request):
+    return importlib.import_module(request.param)
 
 
-def make_agent(module, obs_dim=3, action_dim=2, seed=0, dtype=torch.float64, **args):
+@pytest.fixture(params=["sac_hpo_continuous", "sac_hpo_safe"])
+def hpo(request):
+    return importlib.import_module(request.param)
+
+
+def make_args(module, **changes):
+    """Args of a script; where it needs a cost and none is given or known for the task, torque with a limit of 20."""
+    family = changes.get("env_id", "Hopper-v4").rpartition("-v")[0]
+    if module.__name__ in SAFE and "cost" not in changes and family not in module.COSTS:
+        changes = {"cost": "torque", "cost_limit": 20.0, **changes}
+    return module.Args(**changes)
+
+
+def cost_flags(name: str) -> list[str]:
+    """The same for a command line."""
+    return ["--cost", "torque", "--cost-limit", "20"] if name in SAFE else []
+
+
+def make_agent(module, obs_dim=3, action_dim=2, seed=0, dtype=torch.float64, **changes):
     """An agent with random weights, and its resolved arguments."""
     torch.manual_seed(seed)
-    resolved = module.resolve(module.Args(**args))
-    agent = module.Agent(obs_dim, action_dim, resolved, torch.device("cpu")).to(dtype)
-    return agent, resolved
+    args = module.resolve(make_args(module, **changes))
+    return module.Agent(obs_dim, action_dim, args, torch.device("cpu")).to(dtype), args
+
+
+def make_optimizers_plain(agent, lr=1.0):
+    """Plain gradient descent with step size 1: every step then is minus the gradient."""
+    parts = {"q": agent.q.parameters(), "policy": agent.policy.parameters(), "alpha": [agent.log_alpha]}
+    if hasattr(agent, "q_cost"):
+        parts["q_cost"] = agent.q_cost.parameters()
+    agent.optimizers = {name: torch.optim.SGD(list(p), lr=lr) for name, p in parts.items()}
+
+
+def make_batch(module, obs, action, reward, next_obs, terminated, cost=None):
+    """A Batch; with costs where the script has them."""
+    row = [obs, action, reward, next_obs, terminated]
+    if "cost" in module.Batch._fields:
+        row.append(torch.zeros_like(reward) if cost is None else cost)
+    return module.Batch(*row)
+
+
+def deterministic_action(agent, obs):
+    """tanh(mean) and what the policy makes of it; for Algorithm 3 the states are taken as first of their episodes."""
+    with torch.no_grad():
+        if hasattr(agent.policy, "value"):
+            return agent.policy.act(obs, True, obs)[0]
+        return agent.policy.act(obs, True)

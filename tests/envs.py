@@ -95,6 +95,40 @@ class Grid(Known):
         return self.observe(), 1.0, self.t == 5, False, {}
 
 
+class Costly(Known):
+    """One step; the reward is best at action 2.4, the cost is the action."""
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, reward, terminated, truncated, info | {"cost": float(action[0])}
+
+    def play(self, action):
+        return -((action - 2.4) ** 2), True
+
+
+class TwoCosts(Costly):
+    """Two steps of reward 7 and cost 2."""
+
+    def step(self, action):
+        *rest, _ = super().step(action)
+        return *rest, {"cost": 2.0}
+
+    def play(self, action):
+        return 7.0, self.t == 1
+
+
+class OneCost(Costly):
+    """Three steps that cost 0.5, 0 and 1."""
+
+    def step(self, action):
+        cost = (0.5, 0.0, 1.0)[self.t]
+        *rest, _ = super().step(action)
+        return *rest, {"cost": cost}
+
+    def play(self, action):
+        return 0.0, self.t == 2
+
+
 class NanReward(Known):
     def play(self, action):
         return float("nan") if self.t == 30 else 0.0, False
@@ -139,6 +173,6 @@ class DictObservations(Known):
     observation_space = Dict({"a": Box(0.0, 1.0, (1,))})
 
 
-for env in [Known, *Known.__subclasses__(), Blind]:
+for env in [Known, *Known.__subclasses__(), Blind, TwoCosts, OneCost]:
     limit = 5 if env is Endless else 200
     gym.register(f"{env.__name__}-v0", entry_point=env, max_episode_steps=limit)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import envs  # noqa: F401  (registers them)
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, cost_flags, make_args
 
 BAD_VALUES = [
     (dict(env_id="Hoper-v4"), "--env-id Hoper-v4"),
@@ -63,7 +63,7 @@ def refused(capsys, call, *args) -> tuple[int, str]:
 
 @pytest.mark.parametrize("changes, message", BAD_VALUES, ids=str)
 def test_bad_values(script, tmp_path, capsys, changes, message):
-    args = script.Args(runs_dir=str(tmp_path / "runs"), **changes)
+    args = make_args(script, runs_dir=str(tmp_path / "runs"), **changes)
     status, line = refused(capsys, script.train, args)
     assert status == 2 and message in line and line.startswith(f"{script.ALGORITHM}.py: ")
     assert list(tmp_path.iterdir()) == []
@@ -71,19 +71,21 @@ def test_bad_values(script, tmp_path, capsys, changes, message):
 
 @pytest.mark.parametrize("changes, message", BAD_LEAPFROG, ids=str)
 def test_bad_leapfrog(hpo, tmp_path, capsys, changes, message):
-    status, line = refused(capsys, hpo.train, hpo.Args(runs_dir=str(tmp_path / "runs"), **changes))
+    status, line = refused(capsys, hpo.train, make_args(hpo, runs_dir=str(tmp_path / "runs"), **changes))
     assert status == 2 and message in line
     assert list(tmp_path.iterdir()) == []
 
 
 def run_of(script, tmp_path, **changes):
     settings = dict(env_id="OneStep-v0", total_timesteps=60, learning_starts=40, batch_size=4, checkpoint_frequency=20)
-    return script.train(script.Args(runs_dir=str(tmp_path / "runs"), **{**settings, "eval_episodes": 1, **changes}))
+    return script.train(
+        make_args(script, runs_dir=str(tmp_path / "runs"), **{**settings, "eval_episodes": 1, **changes})
+    )
 
 
 def test_unwritable_runs_folder(script, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    status, line = refused(capsys, script.train, script.Args(runs_dir=str(tmp_path / "file")))
+    status, line = refused(capsys, script.train, make_args(script, runs_dir=str(tmp_path / "file")))
     assert status == 2 and f"--runs-dir {tmp_path / 'file'}" in line
 
 
@@ -196,14 +198,14 @@ def test_non_finite_weights_are_not_kept(script, tmp_path, capsys, monkeypatch):
 
 def test_track_without_wandb(script, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    status, line = refused(capsys, script.train, script.Args(track=True, runs_dir=str(tmp_path / "runs")))
+    status, line = refused(capsys, script.train, make_args(script, track=True, runs_dir=str(tmp_path / "runs")))
     assert status == 2 and "pip install wandb" in line
     assert list(tmp_path.iterdir()) == []
 
 
 def test_capture_video_of_what_cannot_be_drawn(script, tmp_path, capsys):
     for env_id in ("OneStep-v0", "Blind-v0"):
-        args = script.Args(env_id=env_id, capture_video=True, runs_dir=str(tmp_path / "runs"))
+        args = make_args(script, env_id=env_id, capture_video=True, runs_dir=str(tmp_path / "runs"))
         status, line = refused(capsys, script.train, args)
         assert status == 2 and "--capture-video" in line and env_id in line
     assert list(tmp_path.iterdir()) == []
@@ -224,7 +226,10 @@ def test_capture_video_of_what_cannot_be_drawn(script, tmp_path, capsys):
 )
 def test_from_the_command_line(script, tmp_path, words, message):
     result = subprocess.run(
-        [sys.executable, str(ROOT / f"{script.ALGORITHM}.py"), *words], capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, str(ROOT / f"{script.ALGORITHM}.py"), *cost_flags(script.__name__), *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
     assert result.returncode == 2
     assert message in result.stderr and "Traceback" not in result.stderr

@@ -10,7 +10,7 @@ import sys
 import termios
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SAFE, cost_flags
 
 TINY = ["--total-timesteps", "260", "--learning-starts", "100", "--eval-frequency", "130", "--eval-episodes", "2"]
 
@@ -45,7 +45,7 @@ def test_rows_of_table_ii_by_their_flags(flags, tmp_path):
 
 
 def test_quiet_line_by_line_without_a_terminal(script, tmp_path):
-    result = call(script.ALGORITHM, *TINY, "--runs-dir", tmp_path)
+    result = call(script.ALGORITHM, *TINY, *cost_flags(script.ALGORITHM), "--runs-dir", tmp_path)
     assert result.returncode == 0 and result.stderr == ""
     lines = result.stdout.splitlines()
     (run,) = tmp_path.iterdir()
@@ -53,7 +53,15 @@ def test_quiet_line_by_line_without_a_terminal(script, tmp_path):
     assert lines[1].startswith("Args(env_id='Hopper-v4', seed=1") and "alpha=0.2" in lines[1]
     assert [line.split(":")[0] for line in lines[2:]] == ["step 130", "step 260"]
     header = (run / "eval.csv").read_text().splitlines()[0]
-    assert header == "global_step,return_mean,return_std,return_0,return_1,length_mean,q_bias,seconds,steps_per_second"
+    first, last = "global_step,return_mean,return_std,return_0,return_1,length_mean,q_bias,", "seconds,steps_per_second"
+    assert header.startswith(first) and header.endswith(last)
+    columns = header.removeprefix(first).removesuffix(last).split(",")[:-1]
+    leapfrog = (
+        ["leapfrog_steps_mean", "accepted_at_first", "never_accepted"] if script.ALGORITHM == "sac_hpo_safe" else []
+    )
+    cost = ["cost_mean", "discounted_cost_mean", "j_c_mean", "share_over_limit", "lambda"]
+    cost += ["training_cost", "training_episodes", "training_episodes_over_limit"]
+    assert columns == (leapfrog + cost if script.ALGORITHM in SAFE else [])
 
 
 def test_progress_bar_on_a_terminal(tmp_path):
@@ -95,7 +103,7 @@ def test_videos(script, tmp_path):
     from imageio_ffmpeg import count_frames_and_secs
 
     environment = {**os.environ, "MUJOCO_GL": gl}
-    task = ["--env-id", "InvertedPendulum-v5"]  # its episodes are short at first
+    task = ["--env-id", "InvertedPendulum-v5", *cost_flags(script.ALGORITHM)]  # its episodes are short at first
     result = call(script.ALGORITHM, *TINY, *task, "--runs-dir", tmp_path, "--capture-video", env=environment)
     assert result.returncode == 0, result.stderr
     (run,) = tmp_path.iterdir()

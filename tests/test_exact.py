@@ -14,7 +14,7 @@ import envs  # noqa: F401  (registers them)
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SCRIPTS
+from conftest import ROOT, SAFE, SCRIPTS, cost_flags, deterministic_action, make_args
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SMALL = dict(learning_starts=150, batch_size=16, eval_episodes=2, eval_frequency=300, checkpoint_frequency=100)
@@ -50,7 +50,7 @@ def assert_same(a: Path, b: Path, step: int) -> None:
 def test_the_same_arguments_give_the_same_run(script, tmp_path, env_id):
     runs = []
     for name in "ab":
-        args = script.Args(env_id=env_id, total_timesteps=400, runs_dir=str(tmp_path / name), **SMALL)
+        args = make_args(script, env_id=env_id, total_timesteps=400, runs_dir=str(tmp_path / name), **SMALL)
         runs.append(script.train(args))
     assert_same(*runs, 400)
     assert len(rows(runs[0])) == 2  # at 300, and at the end
@@ -59,7 +59,8 @@ def test_the_same_arguments_give_the_same_run(script, tmp_path, env_id):
 
 def test_another_seed_gives_another_run(script, tmp_path):
     runs = [
-        script.train(script.Args(total_timesteps=300, seed=seed, runs_dir=str(tmp_path), **SMALL)) for seed in (1, 2)
+        script.train(make_args(script, total_timesteps=300, seed=seed, runs_dir=str(tmp_path), **SMALL))
+        for seed in (1, 2)
     ]
     assert rows(runs[0]) != rows(runs[1])
 
@@ -67,7 +68,7 @@ def test_another_seed_gives_another_run(script, tmp_path):
 def test_evaluating_more_often_changes_nothing_in_training(script, tmp_path):
     runs = []
     for name, changes in {"a": {}, "b": dict(eval_frequency=60, eval_episodes=3, snapshot_frequency=50)}.items():
-        args = script.Args(total_timesteps=400, runs_dir=str(tmp_path / name), **{**SMALL, **changes})
+        args = make_args(script, total_timesteps=400, runs_dir=str(tmp_path / name), **{**SMALL, **changes})
         runs.append(script.train(args))
     first, second = (weights(run, 400) for run in runs)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -88,9 +89,9 @@ def test_killed_at_random_moments_and_resumed(name, tmp_path):
     """SIGKILL, four times at random: afterwards rows, weights and TensorBoard equal those of a run left in peace."""
     script = importlib.import_module(name)
     steps = 1500
-    whole = script.train(script.Args(total_timesteps=steps, runs_dir=str(tmp_path / "whole"), **SMALL))
+    whole = script.train(make_args(script, total_timesteps=steps, runs_dir=str(tmp_path / "whole"), **SMALL))
     moment = random.Random()  # not seeded: over time every moment gets its turn
-    flags = ["--total-timesteps", steps, "--runs-dir", tmp_path / "killed", *as_flags(SMALL)]
+    flags = ["--total-timesteps", steps, "--runs-dir", tmp_path / "killed", *as_flags(SMALL), *cost_flags(name)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     kills, killed = [], 0
     while True:
@@ -122,7 +123,7 @@ def test_killed_at_random_moments_and_resumed(name, tmp_path):
 
 def test_killed_before_the_first_checkpoint(script, tmp_path):
     """A run that is only a configuration begins again, in its own folder."""
-    args = script.Args(total_timesteps=200, runs_dir=str(tmp_path), **{**SMALL, "checkpoint_frequency": 10_000})
+    args = make_args(script, total_timesteps=200, runs_dir=str(tmp_path), **{**SMALL, "checkpoint_frequency": 10_000})
     run = script.train(args)
     before = rows(run), weights(run, 200)
     (run / "eval.csv").write_text("global_step,return_mean\n99,")
@@ -134,7 +135,7 @@ def test_killed_before_the_first_checkpoint(script, tmp_path):
 
 @pytest.mark.parametrize("env_id", ["Hopper-v4", "HumanoidBulletEnv-v0"])
 def test_a_longer_run_is_the_same_as_one_made_longer(script, tmp_path, env_id):
-    args = script.Args(env_id=env_id, total_timesteps=330, runs_dir=str(tmp_path / "a"), **SMALL)
+    args = make_args(script, env_id=env_id, total_timesteps=330, runs_dir=str(tmp_path / "a"), **SMALL)
     short = script.train(args)
     assert [row["global_step"] for row in rows(short)] == ["300", "330"]
     whole = script.train(replace(args, total_timesteps=700, runs_dir=str(tmp_path / "b")))
@@ -146,24 +147,24 @@ def test_a_longer_run_is_the_same_as_one_made_longer(script, tmp_path, env_id):
 def test_made_longer_after_an_episode_that_ended_with_the_run(script, tmp_path):
     """The last evaluation of the shorter run, out of turn, leaves nothing behind in the longer one."""
     small = dict(env_id="OneStep-v0", learning_starts=10, batch_size=4, eval_frequency=100, checkpoint_frequency=10)
-    short = script.train(script.Args(total_timesteps=50, runs_dir=str(tmp_path / "a"), **small))
+    short = script.train(make_args(script, total_timesteps=50, runs_dir=str(tmp_path / "a"), **small))
     assert [row["global_step"] for row in rows(short)] == ["50"]
-    whole = script.train(script.Args(total_timesteps=120, runs_dir=str(tmp_path / "b"), **small))
+    whole = script.train(make_args(script, total_timesteps=120, runs_dir=str(tmp_path / "b"), **small))
     script.train(replace(script.stored_args(str(short)), resume=str(short), total_timesteps=120))
     assert_same(short, whole, 120)
     assert events(short) == events(whole)
 
 
 def test_runs_started_together_have_folders_of_their_own(script, tmp_path):
-    args = script.resolve(script.Args(runs_dir=str(tmp_path)))
+    args = script.resolve(make_args(script, runs_dir=str(tmp_path)))
     assert len({script.open_run(args, {})[0] for _ in range(20)}) == 20
 
 
 def test_checkpoint_holds_a_full_ring(script, tmp_path):
     """Resumed when the replay buffer has gone round: the oldest rows are overwritten in the same order."""
     small = {**SMALL, "buffer_size": 120}
-    whole = script.train(script.Args(total_timesteps=700, runs_dir=str(tmp_path / "a"), **small))
-    short = script.train(script.Args(total_timesteps=400, runs_dir=str(tmp_path / "b"), **small))
+    whole = script.train(make_args(script, total_timesteps=700, runs_dir=str(tmp_path / "a"), **small))
+    short = script.train(make_args(script, total_timesteps=400, runs_dir=str(tmp_path / "b"), **small))
     script.train(replace(script.stored_args(str(short)), resume=str(short), total_timesteps=700))
     assert rows(short)[-1] == rows(whole)[-1]
     assert all(torch.equal(value, weights(whole, 700)[name]) for name, value in weights(short, 700).items())
@@ -171,7 +172,7 @@ def test_checkpoint_holds_a_full_ring(script, tmp_path):
 
 def test_evaluation_plays_the_deterministic_policy(script, tmp_path):
     """--evaluate replays the last evaluation of the run: same seeds, same returns."""
-    run = script.train(script.Args(total_timesteps=300, runs_dir=str(tmp_path), **SMALL))
+    run = script.train(make_args(script, total_timesteps=300, runs_dir=str(tmp_path), **SMALL))
     for _ in range(2):
         result = subprocess.run(command(script.__name__, "--evaluate", run), capture_output=True, text=True, check=True)
         played = [float(line.split()[-1]) for line in result.stdout.splitlines() if line.startswith("episode")]
@@ -181,7 +182,8 @@ def test_evaluation_plays_the_deterministic_policy(script, tmp_path):
 
 def test_evaluation_row_against_episodes_played_one_by_one(script, tmp_path):
     """Returns, length and Q-bias of the batched evaluation equal a plain loop over its ten episodes."""
-    args = script.resolve(script.Args(seed=5, gamma=0.9, eval_episodes=10))
+    safe = {"cost": "torque", "cost_limit": 1e6} if script.__name__ in SAFE else {}  # Algorithm 3 accepts at once
+    args = script.resolve(make_args(script, seed=5, gamma=0.9, eval_episodes=10, **safe))
     torch.manual_seed(0)
     agent = script.Agent(11, 3, args, torch.device("cpu"))
     row = script.evaluate(agent, args, 1234, tmp_path)
@@ -190,10 +192,9 @@ def test_evaluation_row_against_episodes_played_one_by_one(script, tmp_path):
         env = script.make_env(args)
         obs, done, rewards = env.reset(seed=seed)[0], False, []
         while not done:
-            with torch.no_grad():
-                action = agent.policy.act(torch.from_numpy(obs[None]), deterministic=True)
-                if not rewards:
-                    first_q = torch.min(*agent.q(torch.from_numpy(obs[None]), action)).item()
+            action = deterministic_action(agent, torch.from_numpy(obs[None]))
+            if not rewards:
+                first_q = torch.min(*agent.q(torch.from_numpy(obs[None]), action)).item()
             obs, reward, terminated, truncated, _ = env.step(action[0].numpy())
             rewards.append(reward)
             done = terminated or truncated

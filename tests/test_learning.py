@@ -1,18 +1,22 @@
 """Environments with known answers, learned in seconds, and a real one."""
 
+import importlib
 from dataclasses import replace
 
 import envs
 import numpy as np
 import pytest
 import torch
+from conftest import SAFE, deterministic_action, make_args
 from gymnasium.spaces import Box
 
 FAST = dict(batch_size=64, learning_starts=100, policy_lr=3e-3, q_lr=3e-3, tau=0.05, eval_frequency=10_000)
 
 
 def learn(script, env_id, tmp_path, steps, **changes):
-    args = script.Args(env_id=env_id, total_timesteps=steps, runs_dir=str(tmp_path), **{**FAST, **changes})
+    free = {"cost": "torque", "cost_limit": 1000.0} if script.__name__ in SAFE else {}  # never above: lambda stays 0
+    settings = {**FAST, **free, **changes}
+    args = make_args(script, env_id=env_id, total_timesteps=steps, runs_dir=str(tmp_path), **settings)
     run = script.train(args)
     env = script.make_env(args)
     agent = script.Agent(
@@ -32,8 +36,7 @@ def q_at(agent, obs):
 
 def best_action(agent):
     """The deterministic action in the environment's own units, [0, 3]."""
-    with torch.no_grad():
-        return 1.5 * (agent.policy.act(torch.zeros(1, 1), deterministic=True).item() + 1.0)
+    return 1.5 * (deterministic_action(agent, torch.zeros(1, 1)).item() + 1.0)
 
 
 def test_value_of_one_step(script, tmp_path):
@@ -59,12 +62,13 @@ def test_best_action(script, tmp_path, env_id, best):
     assert best_action(agent) == pytest.approx(best, abs=0.2)
 
 
-def test_pendulum(script, tmp_path):
+@pytest.mark.parametrize("name", ["sac_baseline", "sac_nf", "sac_hpo_continuous"])
+def test_pendulum(name, tmp_path):
     """A real task: -1,200 at the start, and about -150 for a policy that swings up and balances."""
     changes = dict(
         batch_size=128, policy_lr=1e-3, q_lr=1e-3, learning_starts=1000, eval_frequency=5000, eval_episodes=20
     )
-    _, run = learn(script, "Pendulum-v1", tmp_path, 5000, alpha=0.2, tau=0.01, **changes)
+    _, run = learn(importlib.import_module(name), "Pendulum-v1", tmp_path, 5000, alpha=0.2, tau=0.01, **changes)
     table = np.genfromtxt(run / "eval.csv", delimiter=",", names=True)
     assert table["return_mean"] > -300
 
@@ -72,8 +76,8 @@ def test_pendulum(script, tmp_path):
 @pytest.mark.parametrize("operator", ["proposed", "conventional", "drift", "gaussian"])
 def test_smoke_run_moves_every_trained_weight(hpo, tmp_path, operator):
     """Crosses learning_starts; what the flags train has moved, and T_h and sigma_h move only if they are used."""
-    args = hpo.Args(
-        env_id="Pendulum-v1", total_timesteps=130, learning_starts=100, runs_dir=str(tmp_path), train=operator
+    args = make_args(
+        hpo, env_id="Pendulum-v1", total_timesteps=130, learning_starts=100, runs_dir=str(tmp_path), train=operator
     )
     explore = operator if operator != "proposed" else "proposed"
     args = replace(args, explore=explore, eval_episodes=1)
@@ -81,21 +85,23 @@ def test_smoke_run_moves_every_trained_weight(hpo, tmp_path, operator):
     before = hpo.Agent(3, 1, hpo.resolve(args), torch.device("cpu")).state_dict()
     after = hpo.load(hpo.train(args) / "agent_130.pt", {})["agent"]
     for name, value in before.items():
+        if name.startswith("multiplier"):
+            continue
         trained = name != "log_alpha" and (
             operator == "proposed" or not name.startswith(("policy.gate", "policy.transform"))
         )
         assert torch.equal(value, after[name]) != trained, name
 
 
-def test_smoke_run_of_the_baseline(tmp_path):
-    import sac_baseline
-
-    args = sac_baseline.Args(env_id="Pendulum-v1", total_timesteps=130, learning_starts=100, runs_dir=str(tmp_path))
+@pytest.mark.parametrize("name", ["sac_baseline", "sac_nf", "sac_lagrangian"])
+def test_smoke_run_moves_every_weight(name, tmp_path):
+    script = importlib.import_module(name)
+    args = make_args(script, env_id="Pendulum-v1", total_timesteps=130, learning_starts=100, runs_dir=str(tmp_path))
     args = replace(args, eval_episodes=1, autotune=True)
     torch.manual_seed(args.seed)
-    before = sac_baseline.Agent(3, 1, sac_baseline.resolve(args), torch.device("cpu")).state_dict()
-    after = sac_baseline.load(sac_baseline.train(args) / "agent_130.pt", {})["agent"]
-    assert not any(torch.equal(value, after[name]) for name, value in before.items())
+    before = dict(script.Agent(3, 1, script.resolve(args), torch.device("cpu")).named_parameters())
+    after = script.load(script.train(args) / "agent_130.pt", {})["agent"]
+    assert [name for name, value in before.items() if torch.equal(value, after[name])] == []
 
 
 def test_spaces_of_any_shape(script, tmp_path):
@@ -112,7 +118,7 @@ def test_actions_are_rescaled_and_stay_within_the_bounds(script, monkeypatch):
     for _ in range(100):
         low, high = np.sort(rng.normal(size=(2, 3)).astype(np.float32), axis=0)
         monkeypatch.setattr(envs.Known, "action_space", Box(low, high))
-        env = script.make_env(script.Args(env_id="Known-v0"))
+        env = script.make_env(make_args(script, env_id="Known-v0"))
         env.reset(seed=0)
         for unit, expected in ((-1.0, low), (0.0, 0.5 * (low + high)), (1.0, high)):
             env.step(np.full(3, unit, np.float32))
@@ -129,4 +135,4 @@ def test_observations_are_copied(script, tmp_path):
         learn(script, "SameArray-v0", tmp_path, 50)
     finally:
         script.ReplayBuffer.add = real
-    assert all(next_obs[0] == obs[0] + 1 for obs, _, _, next_obs, _ in rows)
+    assert all(row[3][0] == row[0][0] + 1 for row in rows)  # next_obs, obs

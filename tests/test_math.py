@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import make_agent
+from conftest import make_agent, make_batch, make_optimizers_plain
 from torch.autograd.functional import jacobian
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
@@ -17,6 +17,22 @@ class SmoothQ:
 
     def min(self, obs, action):
         return (torch.sin(3.0 * action) + 0.5 * action).sum(-1) + 0.1 * obs.sum(-1)
+
+
+def use_smooth_q(agent):
+    """Puts SmoothQ in the place of the target critics."""
+    agent.policy.borrowed = (SmoothQ(), *agent.policy.borrowed[1:])
+
+
+def value(agent, obs, action):
+    """What the force is the gradient of: min Q, less lambda Q_C in safe RL."""
+    q = torch.min(*agent.q_target(obs, action))
+    return q - agent.multiplier.value * agent.q_cost_target(obs, action) if hasattr(agent, "multiplier") else q
+
+
+def raise_multiplier(agent):
+    if hasattr(agent, "multiplier"):
+        agent.multiplier.value.fill_(0.7)
 
 
 def start(rows, obs_dim=3, action_dim=2, seed=1):
@@ -65,13 +81,13 @@ def test_leapfrog_runs_backwards(hpo, operator):
 def test_leapfrog_against_the_equations_written_out(hpo):
     """Eq. (13) step by step with 2 force evaluations per step; evolve reuses one of them and may leave out the last."""
     agent, _ = make_agent(hpo, leapfrog_steps=3, step_size=0.2)
+    raise_multiplier(agent)
     policy = agent.policy
     obs, u, rho = start(20)
 
     def force(u):
         action = torch.tanh(u).detach().requires_grad_()
-        q1, q2 = agent.q_target(obs, action)
-        (gradient,) = torch.autograd.grad(torch.min(q1, q2).sum(), action)
+        (gradient,) = torch.autograd.grad(value(agent, obs, action).sum(), action)
         g = -gradient / gradient.norm(dim=-1, keepdim=True)
         x = torch.cat([obs, torch.tanh(u), g], dim=-1)
         return policy.gate(x) * g + (1 - policy.gate(x)) * policy.transform(x)
@@ -84,7 +100,7 @@ def test_leapfrog_against_the_equations_written_out(hpo):
     u_end, rho_end, found = policy.evolve(obs, u, rho, "proposed", need_rho=True)
     torch.testing.assert_close(u_end, expected_u)
     torch.testing.assert_close(rho_end, expected_rho)
-    torch.testing.assert_close(found["q"], agent.q_target.min(obs, torch.tanh(u_end)))
+    torch.testing.assert_close(found["q"], value(agent, obs, torch.tanh(u_end)).detach())
     torch.testing.assert_close(policy.evolve(obs, u, rho, "proposed", need_rho=False)[0], expected_u)
 
 
@@ -97,7 +113,7 @@ def test_number_of_force_evaluations(hpo, need_rho, evaluations):
 
 def test_conventional_force_is_the_gradient_of_the_potential(hpo):
     agent, _ = make_agent(hpo, alpha=0.3)
-    agent.policy.borrowed = (SmoothQ(), agent.log_alpha)
+    use_smooth_q(agent)
     obs, u, _ = start(20)
     leaf = u.clone().requires_grad_()
     action = torch.tanh(leaf)
@@ -112,7 +128,7 @@ def test_conventional_leapfrog_conserves_energy_to_second_order(hpo):
     worst = []
     for steps in (40, 80, 160):
         agent, _ = make_agent(hpo, alpha=0.5, leapfrog_steps=steps, step_size=2.0 / steps)
-        agent.policy.borrowed = (SmoothQ(), agent.log_alpha)
+        use_smooth_q(agent)
 
         def energy(u, rho):
             a = torch.tanh(u)
@@ -128,7 +144,7 @@ def test_conventional_leapfrog_conserves_energy_to_second_order(hpo):
 def test_conventional_leapfrog_samples_the_posterior(hpo):
     """Momentum drawn afresh again and again: actions become distributed as exp(Q / alpha), flat prior on (-1, 1)."""
     agent, _ = make_agent(hpo, action_dim=1, alpha=0.5, leapfrog_steps=8, step_size=0.15)
-    agent.policy.borrowed = (SmoothQ(), agent.log_alpha)
+    use_smooth_q(agent)
     torch.manual_seed(0)
     obs, u = torch.zeros(20_000, 3, dtype=torch.float64), torch.full((20_000, 1), -1.0, dtype=torch.float64)
     for _ in range(25):
@@ -143,8 +159,10 @@ def test_conventional_leapfrog_samples_the_posterior(hpo):
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_density_integrates_to_one_and_matches_samples(hpo, operator):
+def test_density_integrates_to_one_and_matches_samples(operator):
     """In one dimension: q(a, rho) on a grid, by running each grid point backwards to (u_0, rho_0)."""
+    import sac_hpo_continuous as hpo
+
     agent, _ = make_agent(hpo, action_dim=1, seed=3, leapfrog_steps=3, step_size=0.3)
     obs = torch.randn(1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     mean, log_std = agent.policy(obs)
@@ -236,7 +254,7 @@ def test_zero_gradient_gives_no_nan(hpo):
     agent, _ = make_agent(hpo)
     obs, u, _ = start(4)
     with torch.no_grad():
-        for critic in (agent.q_target.q1, agent.q_target.q2):
+        for critic in [agent.q_target.q1, agent.q_target.q2]:
             critic.net[-1].weight.zero_()
     force, _ = agent.policy.force(obs, u, "proposed")
     x = torch.cat([obs, torch.tanh(u), torch.zeros_like(u)], dim=-1)
@@ -251,12 +269,9 @@ def full_objective(agent, args, obs, operator):
     u0 = mean + log_std.exp() * xi
     rho = args.momentum_std_train * torch.randn_like(mean)
 
-    def q_of(u):
-        return torch.min(*agent.q_target(obs, torch.tanh(u)))
-
     def force(u):
         action = torch.tanh(u)
-        (gradient,) = torch.autograd.grad(torch.min(*agent.q_target(obs, action)).sum(), action, create_graph=True)
+        (gradient,) = torch.autograd.grad(value(agent, obs, action).sum(), action, create_graph=True)
         if operator == "conventional":
             return -(1 - action.square()) * gradient / alpha + 2 * action
         g = -gradient / gradient.norm(dim=-1, keepdim=True)
@@ -275,7 +290,7 @@ def full_objective(agent, args, obs, operator):
     penalty = 0.5 * alpha / args.momentum_std_train**2 * rho.square().sum(-1)
     if operator == "gaussian":
         penalty = torch.zeros_like(penalty)
-    return (alpha * log_prob.sum(-1) + penalty - q_of(u)).mean()
+    return (alpha * log_prob.sum(-1) + penalty - value(agent, obs, torch.tanh(u))).mean()
 
 
 @pytest.mark.parametrize("operator", ["proposed", "conventional", "drift", "gaussian"])
@@ -283,18 +298,18 @@ def test_gradient_of_the_policy_objective(hpo, operator):
     """What update() descends equals autograd through everything with create_graph=True, for every parameter."""
     explore = "proposed" if operator == "proposed" else "gaussian"
     agent, args = make_agent(hpo, train=operator, explore=explore, leapfrog_steps=3, momentum_std_train=0.6)
+    raise_multiplier(agent)
     obs, _, _ = start(16)
     names, parameters = zip(*agent.policy.named_parameters(), strict=True)
     torch.manual_seed(2)
     expected = torch.autograd.grad(full_objective(agent, args, obs, operator), parameters, allow_unused=True)
 
     before = [p.detach().clone() for p in parameters]
-    agent.optimizers = {
-        "q": torch.optim.SGD(agent.q.parameters(), lr=0.0),
-        "policy": torch.optim.SGD(agent.policy.parameters(), lr=1.0),
-        "alpha": torch.optim.SGD([agent.log_alpha], lr=0.0),
-    }
-    batch = hpo.Batch(obs, torch.zeros(16, 2).double(), torch.zeros(16).double(), obs, torch.zeros(16).double())
+    make_optimizers_plain(agent)
+    for name in set(agent.optimizers) - {"policy"}:
+        agent.optimizers[name].param_groups[0]["lr"] = 0.0
+    zeros = torch.zeros(16).double()
+    batch = make_batch(hpo, obs, torch.zeros(16, 2).double(), zeros, obs, zeros)
     # The critics' target draws first: 16 x 2 for u and for rho. Draw the same here, then come to the policy's draws.
     real = agent.policy.sample
     agent.policy.sample = lambda obs: (real(obs), torch.manual_seed(2))[0]

@@ -1,12 +1,16 @@
 """Losses against numbers worked out by hand, the whole update against plain autograd, the buffer against a list."""
 
+import importlib
 import math
 from collections import deque
 
 import numpy as np
 import pytest
 import torch
-from conftest import make_agent
+from conftest import make_agent, make_batch
+from conftest import make_optimizers_plain as plain_sgd
+
+NOT_HAMILTONIAN = ["sac_baseline", "sac_nf", "sac_lagrangian"]
 
 
 def tensor(*values):
@@ -24,10 +28,9 @@ def test_q_loss(script):
     assert logs["values/q1"].item() == 1.5 and logs["values/q2"].item() == 0.0
 
 
-def test_policy_loss():
-    import sac_baseline
-
-    loss, logs = sac_baseline.policy_loss(q=tensor(1, 5), log_prob=tensor(-1, 3), alpha=0.2)
+@pytest.mark.parametrize("name", NOT_HAMILTONIAN)
+def test_policy_loss(name):
+    loss, logs = importlib.import_module(name).policy_loss(q=tensor(1, 5), log_prob=tensor(-1, 3), alpha=0.2)
     assert loss.item() == pytest.approx(((-0.2 - 1) + (0.6 - 5)) / 2)
     assert logs["values/entropy"].item() == pytest.approx(-1.0)
 
@@ -50,21 +53,13 @@ def test_temperature_loss(script):
     assert log_alpha.grad.item() == pytest.approx(2.0)  # entropy -2 is above its target -6: alpha must fall
 
 
-def plain_sgd(agent):
-    """Every step then is minus the gradient."""
-    agent.optimizers = {
-        "q": torch.optim.SGD(agent.q.parameters(), lr=1.0),
-        "policy": torch.optim.SGD(agent.policy.parameters(), lr=1.0),
-        "alpha": torch.optim.SGD([agent.log_alpha], lr=1.0),
-    }
-
-
 def random_batch(script, rows=16):
     g = torch.Generator().manual_seed(7)
     obs, next_obs = (torch.randn(rows, 3, generator=g, dtype=torch.float64) for _ in range(2))
     action = torch.rand(rows, 2, generator=g, dtype=torch.float64) * 2 - 1
     reward = torch.randn(rows, generator=g, dtype=torch.float64)
-    return script.Batch(obs, action, reward, next_obs, (torch.arange(rows) % 3 == 0).double())
+    cost = torch.rand(rows, generator=g, dtype=torch.float64)
+    return make_batch(script, obs, action, reward, next_obs, (torch.arange(rows) % 3 == 0).double(), cost)
 
 
 def snapshot(module):
@@ -103,36 +98,43 @@ def test_update_is_one_gradient_step_and_a_polyak_step(script, autotune):
     assert step == pytest.approx(by_hand, rel=1e-5)
 
 
-def test_policy_step_of_the_baseline_uses_the_critics_and_leaves_them_alone():
-    import sac_baseline
-
-    agent, args = make_agent(sac_baseline, alpha=0.3)
+@pytest.mark.parametrize("name", NOT_HAMILTONIAN)
+def test_policy_step_uses_the_critics_and_leaves_them_alone(name):
+    script = importlib.import_module(name)
+    agent, args = make_agent(script, alpha=0.3)
     plain_sgd(agent)
-    agent.optimizers["q"].param_groups[0]["lr"] = 0.0
-    batch, old = random_batch(sac_baseline), snapshot(agent)
+    for part in set(agent.optimizers) - {"policy"}:
+        agent.optimizers[part].param_groups[0]["lr"] = 0.0
+    if name == "sac_lagrangian":
+        agent.multiplier.value.fill_(0.7)
+    batch, old = random_batch(script), snapshot(agent)
     draws = agent.policy.sample
     agent.policy.sample = lambda obs: (draws(obs), torch.manual_seed(5))[0]
-    sac_baseline.update(agent, batch, args)
+    script.update(agent, batch, args)
     new, agent.policy.sample = snapshot(agent), draws
 
     with torch.no_grad():
-        for name, parameter in agent.named_parameters():
-            parameter.copy_(old[name])
+        for key, parameter in agent.named_parameters():
+            parameter.copy_(old[key])
     torch.manual_seed(5)
     action, log_prob = agent.policy.sample(batch.obs)
-    loss = (0.3 * log_prob - torch.min(*agent.q(batch.obs, action))).mean()
+    q = torch.min(*agent.q(batch.obs, action))
+    if name == "sac_lagrangian":
+        q = q - 0.7 * agent.q_cost(batch.obs, action)
+    loss = (0.3 * log_prob - q).mean()
     gradients = torch.autograd.grad(loss, agent.policy.parameters())
-    for (name, _), gradient in zip(agent.policy.named_parameters(), gradients, strict=True):
-        torch.testing.assert_close(new["policy." + name], old["policy." + name] - gradient)
-    for name, _ in agent.q.named_parameters():
-        assert torch.equal(new["q." + name], old["q." + name])
+    for (key, _), gradient in zip(agent.policy.named_parameters(), gradients, strict=True):
+        torch.testing.assert_close(new["policy." + key], old["policy." + key] - gradient)
+    for key, _ in agent.q.named_parameters():
+        assert torch.equal(new["q." + key], old["q." + key])
 
 
 def test_buffer_against_a_list_across_wrap_around(script):
     rng = np.random.default_rng(0)
     buffer, reference = script.ReplayBuffer(7, obs_dim=3, action_dim=2), deque(maxlen=7)
     for step in range(25):
-        row = rng.normal(size=3), rng.normal(size=2), float(step), rng.normal(size=3), step % 4 == 0
+        row = rng.normal(size=3), rng.normal(size=2), float(step), rng.normal(size=3), step % 4 == 0, rng.normal()
+        row = row[: len(script.Batch._fields)]  # the last is the cost
         buffer.add(*row)
         reference.append(row)
         batch = buffer.sample(200, rng, torch.device("cpu"))
@@ -146,7 +148,7 @@ def test_buffer_against_a_list_across_wrap_around(script):
 def test_buffer_draws_uniformly(script):
     buffer = script.ReplayBuffer(10, 1, 1)
     for step in range(13):
-        buffer.add([0.0], [0.0], step, [0.0], False)
+        buffer.add(*([0.0], [0.0], step, [0.0], False, 0.0)[: len(script.Batch._fields)])
     rewards = buffer.sample(100_000, np.random.default_rng(0), torch.device("cpu")).reward
     counts = torch.bincount(rewards.long(), minlength=13)
     assert (counts[:3] == 0).all()
@@ -157,12 +159,12 @@ def test_buffer_draws_uniformly(script):
 def test_buffer_survives_a_checkpoint(script, rows, tmp_path):
     first, second = script.ReplayBuffer(10, 2, 1), script.ReplayBuffer(10, 2, 1)
     for step in range(rows):
-        first.add([step, -step], [0.5], step, [step + 1, 0], step % 5 == 4)
+        first.add(*([step, -step], [0.5], step, [step + 1, 0], step % 5 == 4, -step)[: len(script.Batch._fields)])
     torch.save(first.state_dict(), tmp_path / "buffer.pt")
     assert (tmp_path / "buffer.pt").stat().st_size < 5_000
     second.load_state_dict(torch.load(tmp_path / "buffer.pt", weights_only=True))
     for buffer in (first, second):
-        buffer.add([9.0, 9.0], [0.1], 99.0, [8.0, 8.0], True)
+        buffer.add(*([9.0, 9.0], [0.1], 99.0, [8.0, 8.0], True, 5.0)[: len(script.Batch._fields)])
     a, b = (buffer.sample(64, np.random.default_rng(3), torch.device("cpu")) for buffer in (first, second))
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
