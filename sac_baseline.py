@@ -194,7 +194,8 @@ def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
             stop(f"--capture-video: no picture of {env_id}; on a machine without a screen set MUJOCO_GL=egl ({error})")
     low, high = actions.low, actions.high
 
-    def rescale(action: np.ndarray) -> np.ndarray:  # (A,) in [-1, 1] -> the bounds; rounding may pass them, so clip
+    # Departure: the paper says nothing of bounds other than its prior's (-1, 1). Rounding may pass them: so the clip.
+    def rescale(action: np.ndarray) -> np.ndarray:  # (A,)
         return np.clip(low + 0.5 * (action.reshape(low.shape) + 1.0) * (high - low), low, high).astype(low.dtype)
 
     flat = gym.spaces.Box(-np.inf, np.inf, (int(np.prod(box.shape)),), np.float32)
@@ -359,7 +360,10 @@ def policy_loss(q: Tensor, log_prob: Tensor, alpha) -> tuple[Tensor, Logs]:
 
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> tuple[Tensor, Logs]:
-    """-alpha (log pi + target entropy), with alpha = exp(log_alpha) as the factor and not log_alpha itself."""
+    """-alpha (log pi + target entropy), with alpha = exp(log_alpha) as the factor and not log_alpha itself.
+
+    Departure: only with --autotune, since the paper both speaks of tuning alpha and gives its values in Table I.
+    """
     loss = -(log_alpha.exp() * (log_prob.detach() + target_entropy)).mean()
     return loss, {"losses/temperature": loss.detach()}
 

@@ -234,7 +234,8 @@ def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
             stop(f"--capture-video: no picture of {env_id}; on a machine without a screen set MUJOCO_GL=egl ({error})")
     low, high = actions.low, actions.high
 
-    def rescale(action: np.ndarray) -> np.ndarray:  # (A,) in [-1, 1] -> the bounds; rounding may pass them, so clip
+    # Departure: the paper says nothing of bounds other than its prior's (-1, 1). Rounding may pass them: so the clip.
+    def rescale(action: np.ndarray) -> np.ndarray:  # (A,)
         return np.clip(low + 0.5 * (action.reshape(low.shape) + 1.0) * (high - low), low, high).astype(low.dtype)
 
     flat = gym.spaces.Box(-np.inf, np.inf, (int(np.prod(box.shape)),), np.float32)
@@ -400,7 +401,11 @@ class HamiltonianPolicy(GaussianPolicy):
         self.args = args
 
     def force(self, obs: Tensor, u: Tensor, operator: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """F(s, u) (B, A), and what it is made of: min Q (B,) of the target critics, its gradient in a, sigma_h, T_h."""
+        """F(s, u) (B, A), and what it is made of: min Q (B,) of the target critics, its gradient in a, sigma_h, T_h.
+
+        Departures: of two target critics the smaller counts; Eq. (9) has the change of variables from a to u in it;
+        Eq. (13)'s g, a gradient in a, drives u as it is.
+        """
         if operator == "drift":  # a control: F = 0, the momentum's noise alone
             return torch.zeros_like(u), {}
         q_target, log_alpha = self.borrowed
@@ -417,7 +422,7 @@ class HamiltonianPolicy(GaussianPolicy):
     def evolve(self, obs: Tensor, u: Tensor, rho: Tensor, operator: str, need_rho: bool = False):
         """Algorithm 2 from (u_0, rho_0), (B, A) each: u_K, rho_K and what the last force evaluation found."""
         step_size, steps = self.args.step_size, self.args.leapfrog_steps
-        if operator == "gaussian":
+        if operator == "gaussian":  # of Table II; departure: this base policy has one hidden layer, SAC's has two
             return u, torch.zeros_like(rho), {}
         return leapfrog(u, rho, lambda u: self.force(obs, u, operator), step_size, steps, need_rho)
 
@@ -434,7 +439,10 @@ class HamiltonianPolicy(GaussianPolicy):
         return self.sample_with_momentum(obs, need_rho=False)[:2]
 
     def act(self, obs: Tensor, deterministic: bool) -> Tensor:
-        """The action to execute (B, A): the exploration chain from (u_0, rho_0), or from (mean, 0) if deterministic."""
+        """The action to execute (B, A): the exploration chain from (u_0, rho_0), or from (mean, 0) if deterministic.
+
+        The paper does not say how it evaluates; here so, with the operator of --explore.
+        """
         if deterministic:
             u = self(obs)[0]
             rho = torch.zeros_like(u)
@@ -490,15 +498,20 @@ def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: f
     log_prob is Eq. (12)'s log pi(a_0|s) plus the change of volume by tanh. If no momentum is drawn (Fig. 6), beta_0
     would be infinite: there is no penalty on rho_K then.
     """
-    beta = 1.0 / momentum_std**2 if momentum_std > 0.0 else 0.0
-    penalty = 0.5 * beta * rho.square().sum(-1)  # (B,)
+    if momentum_std > 0.0:
+        penalty = 0.5 * (rho / momentum_std).square().sum(-1)  # (B,)
+    else:
+        penalty = torch.zeros_like(log_prob)
     loss = (alpha * (log_prob + penalty) - q).mean()
     logs = {"losses/policy": loss, "values/entropy": -log_prob.mean(), "values/momentum_penalty": penalty.mean()}
     return loss, {name: value.detach() for name, value in logs.items()}
 
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> tuple[Tensor, Logs]:
-    """-alpha (log pi + target entropy), with alpha = exp(log_alpha) as the factor and not log_alpha itself."""
+    """-alpha (log pi + target entropy), with alpha = exp(log_alpha) as the factor and not log_alpha itself.
+
+    Departure: only with --autotune, since the paper both speaks of tuning alpha and gives its values in Table I.
+    """
     loss = -(log_alpha.exp() * (log_prob.detach() + target_entropy)).mean()
     return loss, {"losses/temperature": loss.detach()}
 

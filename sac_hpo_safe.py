@@ -1,7 +1,8 @@
 """SAC-HPO for safe RL: Hamiltonian policy, cost critic and Lyapunov acceptance (Xu & Fekri 2021, Secs. IV-D, V-B).
 
 As in SAC-HPO, leapfrog steps push actions, here towards higher Q - lambda Q_C. While acting, the leapfrog goes on, with
-fresh momentum noise at every step, until the cost critic finds the action safe enough. lambda is SAC-Lagrangian's.
+fresh momentum noise at every step, until the cost critic finds the action safe enough or ten steps are done. lambda
+is SAC-Lagrangian's.
 
     python sac_hpo_safe.py --env-id HalfCheetah-v4
     python sac_hpo_safe.py --env-id Hopper-v4 --cost torque --cost-limit 20
@@ -24,10 +25,12 @@ Paper -> this file
 
 Departures from the paper
     Sec. V-B prints Q + lambda Q_C, a misprint: Q - lambda Q_C, as in Sec. II-B   HamiltonianPolicy.value
-    Ant's limit of 25 is read as an average torque of 25 % (see there)            constraint
-    Not said there: lambda moves once per episode, by the last 10 episodes' cost  Multiplier
-    Not said there: pi_B(s) is tanh(mean), the present policy without its noise   HamiltonianPolicy.act
-    Not said there: updates take Table I's K steps, without acceptance            HamiltonianPolicy.sample
+    Ant's limit of 25 is read as an average torque of 25 %                        constraint
+    Not said there: lambda moves after each episode, by the cost of that one      Multiplier
+    Algorithm 3 is followed; Sec. IV-D tests the action before any leapfrog step  HamiltonianPolicy.act
+    Not said there: pi_B(s) is tanh(mean), the present base policy without noise  HamiltonianPolicy.act
+    Not said there: evaluation starts from (mean, 0), then is Algorithm 3 too     HamiltonianPolicy.act
+    Q_C is of the training chain: Table I's K steps, without acceptance           HamiltonianPolicy.sample
     Actions are in (-1, 1)^A everywhere but in the call to the environment        make_env
     The leapfrog moves u where a = tanh(u), not a, which would leave (-1, 1)      HamiltonianPolicy
     Eq. (9)'s potential takes the change of variables from a to u into account    HamiltonianPolicy.force
@@ -128,10 +131,10 @@ class Args:
     """limit d_0 on the cost of an episode, as a discounted sum [default: 25 for Ant, 10 for HalfCheetah]"""
     lambda_lr: float = 0.1
     """step size of the multiplier (eta)"""
-    cost_window: int = 10
-    """episodes whose costs are averaged for each step of the multiplier"""
+    cost_window: int = 1
+    """last episodes over which J_C is averaged for each step of the multiplier"""
     max_leapfrog_steps: int = 10
-    """leapfrog steps after which an action is executed, safe or not (K of Algorithm 3)"""
+    """leapfrog steps after which an action is executed, safe or not (K of Algorithm 3; updates take --leapfrog-steps)"""
 
     # machine
     torch_threads: int = 1
@@ -220,9 +223,9 @@ def resolve(args: Args) -> Args:
         stop(f"--cost and --cost-limit must be given: {args.env_id} has no default, only Ant and HalfCheetah do")
     require(args, "cost_limit", "0 or more", 0)
     require(args, "lambda_lr", "positive", sys.float_info.min)
-    require(args, "cost_window", "1 or more", 1)
+    require(args, "cost_window", "between 1 and 1,000,000", 1, 1_000_000)
     require(args, "gamma", "below 1 with a cost", 0, math.nextafter(1.0, 0.0))
-    require(args, "max_leapfrog_steps", "1 or more", 1)
+    require(args, "max_leapfrog_steps", "between 1 and 1,000,000", 1, 1_000_000)
     if args.track and importlib.util.find_spec("wandb") is None:
         stop("--track needs Weights & Biases: pip install wandb")
     return args
@@ -262,7 +265,8 @@ def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
             stop(f"--capture-video: no picture of {env_id}; on a machine without a screen set MUJOCO_GL=egl ({error})")
     low, high = actions.low, actions.high
 
-    def rescale(action: np.ndarray) -> np.ndarray:  # (A,) in [-1, 1] -> the bounds; rounding may pass them, so clip
+    # Departure: the paper says nothing of bounds other than its prior's (-1, 1). Rounding may pass them: so the clip.
+    def rescale(action: np.ndarray) -> np.ndarray:  # (A,)
         return np.clip(low + 0.5 * (action.reshape(low.shape) + 1.0) * (high - low), low, high).astype(low.dtype)
 
     flat = gym.spaces.Box(-np.inf, np.inf, (int(np.prod(box.shape)),), np.float32)
@@ -285,18 +289,19 @@ class CostWrapper(gym.Wrapper):
         if needed and needed not in info:
             stop(f"--cost {self.cost}: the environment does not report info[{needed!r}]")
         if self.cost == "torque":
-            info["cost"] = float(np.abs(action).mean())  # as a share of the motors' largest: in [0, 1]
+            info["cost"] = np.abs(action).mean()  # actions are in [-1, 1]: a share of the motors' largest torque
         elif self.cost == "speed":
-            info["cost"] = float(abs(info["x_velocity"]) > 1.0)
+            info["cost"] = abs(info["x_velocity"]) > 1.0
+        info["cost"] = float(info["cost"])
         return obs, reward, terminated, truncated, info
 
 
 def constraint(args: Args, total: float, discounted: float, length: int) -> float:
     """J_C of an episode, from the sum of its costs, their discounted sum and the number of its steps.
 
-    Both limits of the paper are in units of a discounted sum. For the torque the paper averages: here the mean cost per
-    step over 1 - gamma, the discounted sum of an endless episode at that cost. So 25 is an average torque of 25 %,
-    which is what the source of the task (RCPO) constrains; a plain sum over 1,000 steps would be 2.5 %.
+    Departure: both limits are read as in units of a discounted sum. For the torque the paper averages: here the mean
+    cost per step over 1 - gamma, the discounted sum of an endless episode at that cost. So 25 is an average torque of
+    25 %, which is what the source of the task (RCPO) constrains; as a sum over 1,000 steps it would be 2.5 %.
     """
     return total / length / (1.0 - args.gamma) if args.cost == "torque" else discounted
 
@@ -459,12 +464,19 @@ class HamiltonianPolicy(GaussianPolicy):
         self.args = args
 
     def value(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Q - lambda Q_C of the target critics (B,): what takes the place of Q in Eqs. (9), (12) and (13)."""
+        """Q - lambda Q_C of the target critics (B,): what takes the place of Q in Eqs. (9), (12) and (13).
+
+        Departure: Sec. V-B prints a plus; Sec. II-B has the sign right.
+        """
         q_target, _, q_cost_target, multiplier = self.borrowed
         return q_target.min(obs, action) - multiplier.value * q_cost_target(obs, action)
 
     def force(self, obs: Tensor, u: Tensor, operator: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """F(s, u) (B, A), and what it is made of: min Q (B,) of the target critics, its gradient in a, sigma_h, T_h."""
+        """F(s, u) (B, A), and what it is made of: q (B,), here value(s, a), its gradient in a, sigma_h, T_h.
+
+        Departures: of two target critics the smaller counts; Eq. (9) has the change of variables from a to u in it;
+        Eq. (13)'s g, a gradient in a, drives u as it is.
+        """
         if operator == "drift":  # a control: F = 0, the momentum's noise alone
             return torch.zeros_like(u), {}
         _, log_alpha, _, _ = self.borrowed
@@ -481,7 +493,7 @@ class HamiltonianPolicy(GaussianPolicy):
     def evolve(self, obs: Tensor, u: Tensor, rho: Tensor, operator: str, need_rho: bool = False):
         """Algorithm 2 from (u_0, rho_0), (B, A) each: u_K, rho_K and what the last force evaluation found."""
         step_size, steps = self.args.step_size, self.args.leapfrog_steps
-        if operator == "gaussian":
+        if operator == "gaussian":  # of Table II; departure: this base policy has one hidden layer, SAC's has two
             return u, torch.zeros_like(rho), {}
         return leapfrog(u, rho, lambda u: self.force(obs, u, operator), step_size, steps, need_rho)
 
@@ -494,14 +506,19 @@ class HamiltonianPolicy(GaussianPolicy):
         return torch.tanh(u), log_normal - tanh_log_det(u), rho, found
 
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """For the soft target, on which the paper is silent: a_K (B, A) of the training chain and its log_prob (B,)."""
+        """For the soft target, on which the paper is silent: a_K (B, A) of the training chain and its log_prob (B,).
+
+        Q and Q_C are those of this chain, of Table I's K steps, and not of Algorithm 3, which acts.
+        """
         return self.sample_with_momentum(obs, need_rho=False)[:2]
 
     def act(self, obs: Tensor, deterministic: bool, first_obs: Tensor, generator: torch.Generator | None = None):
         """Algorithm 3 for states (B, O) of episodes that began at first_obs (B, O): the action to execute (B, A), and
-        the leapfrog step at which each was accepted (B,), max_leapfrog_steps + 1 for those that never were.
+        the leapfrog step at which each was accepted (B,), max_leapfrog_steps + 1 for those that never were, 0 if
+        --explore gaussian leaves no other action to try.
 
-        Starts at random, or at (mean, 0) if deterministic; the noise of later steps comes from `generator`.
+        Left open by the paper: pi_B(s) is tanh(mean), the base policy as it is now; evaluations start from (mean, 0), so
+        only the noise of later steps is left, from `generator`. (Sec. IV-D would test a_0 too; Algorithm 3 does not.)
         """
         _, _, q_cost_target, _ = self.borrowed
         mean = self(obs)[0]
@@ -512,22 +529,20 @@ class HamiltonianPolicy(GaussianPolicy):
             rho = self.args.momentum_std_explore * torch.randn_like(u)
         accepted_at = torch.full((len(obs),), self.args.max_leapfrog_steps + 1, device=obs.device)
         if self.args.explore == "gaussian":
-            return torch.tanh(u), torch.zeros_like(accepted_at)  # without a leapfrog there is no other action to try
+            return torch.tanh(u), torch.zeros_like(accepted_at)
 
-        reference = q_cost_target(obs, torch.tanh(mean))  # Q_C(s, pi_B(s)), pi_B the present policy without noise
-        spent = q_cost_target(first_obs, torch.tanh(self(first_obs)[0]))
-        slack = (1.0 - self.args.gamma) * (
-            self.args.cost_limit - spent
-        )  # Eq. (15); below 0 if the limit is out of reach
+        reference = q_cost_target(obs, torch.tanh(mean))  # Q_C(s, pi_B(s))
+        first_cost = q_cost_target(first_obs, torch.tanh(self(first_obs)[0]))  # Q_C(s_0, pi_B(s_0))
+        slack = (1.0 - self.args.gamma) * (self.args.cost_limit - first_cost)  # Eq. (15); negative if infeasible
         half_step = 0.5 * self.args.step_size
         f, _ = self.force(obs, u, self.args.explore)
         for k in range(1, self.args.max_leapfrog_steps + 1):
             rho = rho - half_step * f
-            waiting = accepted_at > self.args.max_leapfrog_steps
+            waiting = accepted_at > self.args.max_leapfrog_steps  # (B,), the others stay where they are
             u = torch.where(waiting[:, None], u + self.args.step_size * rho, u)
             accepted = q_cost_target(obs, torch.tanh(u)) - reference < slack  # Eq. (14)
             accepted_at[waiting & accepted] = k
-            if (accepted_at <= k).all():
+            if k == self.args.max_leapfrog_steps or (accepted_at <= k).all():
                 break
             f, _ = self.force(obs, u, self.args.explore)  # ends this step and begins the next
             noise = torch.randn(rho.shape, generator=generator, device=rho.device, dtype=rho.dtype)
@@ -536,27 +551,34 @@ class HamiltonianPolicy(GaussianPolicy):
 
 
 class Multiplier(nn.Module):
-    """lambda <- [lambda + eta (J_C - d_0)]_+ at each episode's end, J_C averaged over the last episodes. No optimiser:
-    Adam would make steps of one size however large the violation."""
+    """lambda <- [lambda + eta (J_C - d_0)]_+ at the end of each episode of the policy, from lambda = 0.
+
+    What the paper leaves open: J_C is averaged over the last args.cost_window episodes, and the random actions before
+    the first update do not move lambda, since they are not the policy's. There is no optimiser: Adam would make steps
+    of one size however large the violation.
+    """
 
     def __init__(self, args: Args):
         super().__init__()
         self.args = args
         self.register_buffer("value", torch.zeros(()))  # lambda
-        self.register_buffer("recent", torch.zeros(args.cost_window))  # J_C of the last episodes, in a ring
-        self.register_buffer("episodes", torch.zeros((), dtype=torch.long))
-        self.register_buffer("over_limit", torch.zeros((), dtype=torch.long))  # how many of them cost too much
-        self.register_buffer("total_cost", torch.zeros((), dtype=torch.float64))  # of all training episodes
+        self.register_buffer("recent", torch.zeros(args.cost_window))  # J_C of the policy's last episodes, in a ring
+        self.register_buffer("moves", torch.zeros((), dtype=torch.long))  # of lambda
+        self.register_buffer("episodes", torch.zeros((), dtype=torch.long))  # of training, random ones included,
+        self.register_buffer("over_limit", torch.zeros((), dtype=torch.long))  # how many of them cost too much,
+        self.register_buffer("total_cost", torch.zeros((), dtype=torch.float64))  # and what all of them cost
 
-    def end_episode(self, total: float, discounted: float, length: int) -> None:
+    def end_episode(self, total: float, discounted: float, length: int, of_policy: bool) -> None:
         """Takes the sum of an episode's costs, their discounted sum and its number of steps."""
-        j_c, limit, window = constraint(self.args, total, discounted, length), self.args.cost_limit, len(self.recent)
-        self.recent[self.episodes % window] = j_c
+        j_c = constraint(self.args, total, discounted, length)
         self.episodes += 1
-        self.over_limit += j_c > limit
+        self.over_limit += int(j_c > self.args.cost_limit)
         self.total_cost += total
-        mean = self.recent[: min(int(self.episodes), window)].mean()
-        self.value.copy_((self.value + self.args.lambda_lr * (mean - limit)).clamp(min=0.0))
+        if of_policy:
+            self.recent[self.moves % len(self.recent)] = j_c
+            self.moves += 1
+            mean = self.recent[: min(int(self.moves), len(self.recent))].mean()
+            self.value.copy_((self.value + self.args.lambda_lr * (mean - self.args.cost_limit)).clamp(min=0.0))
 
 
 class Agent(nn.Module):
@@ -617,15 +639,20 @@ def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: f
     log_prob is Eq. (12)'s log pi(a_0|s) plus the change of volume by tanh. If no momentum is drawn (Fig. 6), beta_0
     would be infinite: there is no penalty on rho_K then.
     """
-    beta = 1.0 / momentum_std**2 if momentum_std > 0.0 else 0.0
-    penalty = 0.5 * beta * rho.square().sum(-1)  # (B,)
+    if momentum_std > 0.0:
+        penalty = 0.5 * (rho / momentum_std).square().sum(-1)  # (B,)
+    else:
+        penalty = torch.zeros_like(log_prob)
     loss = (alpha * (log_prob + penalty) - q).mean()
     logs = {"losses/policy": loss, "values/entropy": -log_prob.mean(), "values/momentum_penalty": penalty.mean()}
     return loss, {name: value.detach() for name, value in logs.items()}
 
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> tuple[Tensor, Logs]:
-    """-alpha (log pi + target entropy), with alpha = exp(log_alpha) as the factor and not log_alpha itself."""
+    """-alpha (log pi + target entropy), with alpha = exp(log_alpha) as the factor and not log_alpha itself.
+
+    Departure: only with --autotune, since the paper both speaks of tuning alpha and gives its values in Table I.
+    """
     loss = -(log_alpha.exp() * (log_prob.detach() + target_entropy)).mean()
     return loss, {"losses/temperature": loss.detach()}
 
@@ -681,7 +708,7 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
 
 
 def evaluate(agent: Agent, args: Args, global_step: int, run: Path) -> dict[str, float]:
-    """Plays args.eval_episodes episodes with the deterministic policy, all environments stepped as one batch.
+    """Plays args.eval_episodes episodes with the policy's mean and Algorithm 3, all environments stepped as one batch.
 
     Environments and random numbers are its own, made anew from (seed, global_step): training does not notice.
     return_std is over the episodes. q_bias is min(Q1, Q2) at the first state minus the discounted return that
@@ -697,10 +724,10 @@ def evaluate(agent: Agent, args: Args, global_step: int, run: Path) -> dict[str,
     seeds = np.random.default_rng([args.seed, global_step]).integers(2**31, size=count).tolist()
     obs = np.stack([env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)])  # (count, O)
     first_obs, accepted_at = obs.copy(), []
-    noise = torch.Generator(agent.device).manual_seed(seeds[0])  # Algorithm 3 draws some here too
+    noise, again = (torch.Generator(agent.device).manual_seed(seeds[0]) for _ in range(2))  # for Algorithm 3
     with torch.no_grad():
         first = torch.from_numpy(obs).to(agent.device)
-        first_q = agent.q.min(first, agent.policy.act(first, True, first, noise)[0]).cpu().numpy()
+        first_q = agent.q.min(first, agent.policy.act(first, True, first, again)[0]).cpu().numpy()
     costs, discounted_costs = np.zeros(count), np.zeros(count)
     returns, discounted, lengths, playing = np.zeros(count), np.zeros(count), np.zeros(count, int), np.arange(count)
     while playing.size:
@@ -721,12 +748,9 @@ def evaluate(agent: Agent, args: Args, global_step: int, run: Path) -> dict[str,
     row = {"return_mean": returns.mean(), "return_std": returns.std()}
     row |= {f"return_{i}": value for i, value in enumerate(returns)}
     row |= {"length_mean": lengths.mean(), "q_bias": (first_q - discounted).mean()}
-    accepted_at = np.array(accepted_at)
-    row |= {"leapfrog_steps_mean": np.minimum(accepted_at, args.max_leapfrog_steps).mean()}
-    row |= {
-        "accepted_at_first": np.mean(accepted_at == 1),
-        "never_accepted": np.mean(accepted_at > args.max_leapfrog_steps),
-    }
+    steps = np.array(accepted_at)
+    row |= {"leapfrog_steps_mean": np.minimum(steps, args.max_leapfrog_steps).mean()}
+    row |= {"accepted_at_first": np.mean(steps == 1), "never_accepted": np.mean(steps > args.max_leapfrog_steps)}
     j_c = [constraint(args, *values) for values in zip(costs, discounted_costs, lengths, strict=True)]
     row |= {"cost_mean": costs.mean(), "discounted_cost_mean": discounted_costs.mean(), "j_c_mean": np.mean(j_c)}
     row |= {"share_over_limit": np.mean(np.array(j_c) > args.cost_limit), "lambda": agent.multiplier.value.item()}
@@ -883,10 +907,13 @@ def train(args: Args) -> Path:
             episode_discounted_cost += args.gamma**episode_length * info["cost"]
             obs, done = next_obs, terminated or truncated
             episode_return, episode_length = episode_return + float(reward), episode_length + 1
+            if done:
+                of_policy = global_step > args.learning_starts
+                agent.multiplier.end_episode(episode_cost, episode_discounted_cost, episode_length, of_policy)
 
             if global_step > args.learning_starts:
                 logs = update(agent, buffer.sample(args.batch_size, rng, device), args)
-                losses = [logs["losses/q"].item(), logs["losses/policy"].item()]
+                losses = [logs[name].item() for name in ("losses/q", "losses/q_cost", "losses/policy")]
                 check_finite(losses, "the critics' or the policy's loss")
                 if global_step % 100 == 0:
                     for name, value in logs.items():
@@ -909,7 +936,6 @@ def train(args: Args) -> Path:
                 save_agent(run, agent, args, global_step)
 
         if done:
-            agent.multiplier.end_episode(episode_cost, episode_discounted_cost, episode_length)
             writer.add_scalar("charts/leapfrog_steps", leapfrog_steps / episode_length, global_step)
             writer.add_scalar("charts/episodic_cost", episode_cost, global_step)
             writer.add_scalar("charts/training_cost", agent.multiplier.total_cost.item(), global_step)
@@ -953,9 +979,8 @@ def play(args: Args) -> None:
     for i in range(args.eval_episodes):
         print(f"episode {i}: return {row[f'return_{i}']:.1f}")
     print(f"{files[-1].name}: return {row['return_mean']:.1f} +- {row['return_std']:.1f}")
-    print(
-        f"J_C {row['j_c_mean']:.1f}, limit {args.cost_limit}, episodes over it {100.0 * row['share_over_limit']:.0f} %"
-    )
+    costs = f"J_C {row['j_c_mean']:.1f}, limit {args.cost_limit}"
+    print(f"{costs}, episodes over it {100.0 * row['share_over_limit']:.0f} %")
 
 
 if __name__ == "__main__":

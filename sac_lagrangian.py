@@ -1,7 +1,7 @@
 """SAC-Lagrangian: SAC under a limit on the cost of an episode, the baseline of Xu & Fekri (2021) for safe RL.
 
-A second critic learns the discounted cost to come. The policy maximises Q - lambda Q_C, and after each episode lambda
-goes up by as much as the cost was over its limit, or down by as much as it was under it.
+A second critic learns the discounted cost to come. The policy maximises Q - lambda Q_C. After each episode lambda goes
+up in proportion to what the cost was over its limit, or down to what it was under it.
 
     python sac_lagrangian.py --env-id HalfCheetah-v4
     python sac_lagrangian.py --env-id Hopper-v4 --cost torque --cost-limit 20
@@ -19,8 +19,8 @@ Paper -> this file
 Departures from the paper
     Actions are in (-1, 1)^A everywhere but in the call to the environment        make_env
     alpha stays at Table I's value; the paper also speaks of tuning: --autotune   temperature_loss
-    Ant's limit of 25 is read as an average torque of 25 % (see there)            constraint
-    Not said there: lambda moves once per episode, by the last 10 episodes' cost  Multiplier
+    Ant's limit of 25 is read as an average torque of 25 %                        constraint
+    Not said there: lambda moves after each episode, by the cost of that one      Multiplier
 
 Shapes in comments: B batch, O observation, A action.
 """
@@ -94,8 +94,8 @@ class Args:
     """limit d_0 on the cost of an episode, as a discounted sum [default: 25 for Ant, 10 for HalfCheetah]"""
     lambda_lr: float = 0.1
     """step size of the multiplier (eta)"""
-    cost_window: int = 10
-    """episodes whose costs are averaged for each step of the multiplier"""
+    cost_window: int = 1
+    """last episodes over which J_C is averaged for each step of the multiplier"""
 
     # machine
     torch_threads: int = 1
@@ -179,7 +179,7 @@ def resolve(args: Args) -> Args:
         stop(f"--cost and --cost-limit must be given: {args.env_id} has no default, only Ant and HalfCheetah do")
     require(args, "cost_limit", "0 or more", 0)
     require(args, "lambda_lr", "positive", sys.float_info.min)
-    require(args, "cost_window", "1 or more", 1)
+    require(args, "cost_window", "between 1 and 1,000,000", 1, 1_000_000)
     require(args, "gamma", "below 1 with a cost", 0, math.nextafter(1.0, 0.0))
     if args.track and importlib.util.find_spec("wandb") is None:
         stop("--track needs Weights & Biases: pip install wandb")
@@ -220,7 +220,8 @@ def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
             stop(f"--capture-video: no picture of {env_id}; on a machine without a screen set MUJOCO_GL=egl ({error})")
     low, high = actions.low, actions.high
 
-    def rescale(action: np.ndarray) -> np.ndarray:  # (A,) in [-1, 1] -> the bounds; rounding may pass them, so clip
+    # Departure: the paper says nothing of bounds other than its prior's (-1, 1). Rounding may pass them: so the clip.
+    def rescale(action: np.ndarray) -> np.ndarray:  # (A,)
         return np.clip(low + 0.5 * (action.reshape(low.shape) + 1.0) * (high - low), low, high).astype(low.dtype)
 
     flat = gym.spaces.Box(-np.inf, np.inf, (int(np.prod(box.shape)),), np.float32)
@@ -243,18 +244,19 @@ class CostWrapper(gym.Wrapper):
         if needed and needed not in info:
             stop(f"--cost {self.cost}: the environment does not report info[{needed!r}]")
         if self.cost == "torque":
-            info["cost"] = float(np.abs(action).mean())  # as a share of the motors' largest: in [0, 1]
+            info["cost"] = np.abs(action).mean()  # actions are in [-1, 1]: a share of the motors' largest torque
         elif self.cost == "speed":
-            info["cost"] = float(abs(info["x_velocity"]) > 1.0)
+            info["cost"] = abs(info["x_velocity"]) > 1.0
+        info["cost"] = float(info["cost"])
         return obs, reward, terminated, truncated, info
 
 
 def constraint(args: Args, total: float, discounted: float, length: int) -> float:
     """J_C of an episode, from the sum of its costs, their discounted sum and the number of its steps.
 
-    Both limits of the paper are in units of a discounted sum. For the torque the paper averages: here the mean cost per
-    step over 1 - gamma, the discounted sum of an endless episode at that cost. So 25 is an average torque of 25 %,
-    which is what the source of the task (RCPO) constrains; a plain sum over 1,000 steps would be 2.5 %.
+    Departure: both limits are read as in units of a discounted sum. For the torque the paper averages: here the mean
+    cost per step over 1 - gamma, the discounted sum of an endless episode at that cost. So 25 is an average torque of
+    25 %, which is what the source of the task (RCPO) constrains; as a sum over 1,000 steps it would be 2.5 %.
     """
     return total / length / (1.0 - args.gamma) if args.cost == "torque" else discounted
 
@@ -371,27 +373,34 @@ class GaussianPolicy(nn.Module):
 
 
 class Multiplier(nn.Module):
-    """lambda <- [lambda + eta (J_C - d_0)]_+ at each episode's end, J_C averaged over the last episodes. No optimiser:
-    Adam would make steps of one size however large the violation."""
+    """lambda <- [lambda + eta (J_C - d_0)]_+ at the end of each episode of the policy, from lambda = 0.
+
+    What the paper leaves open: J_C is averaged over the last args.cost_window episodes, and the random actions before
+    the first update do not move lambda, since they are not the policy's. There is no optimiser: Adam would make steps
+    of one size however large the violation.
+    """
 
     def __init__(self, args: Args):
         super().__init__()
         self.args = args
         self.register_buffer("value", torch.zeros(()))  # lambda
-        self.register_buffer("recent", torch.zeros(args.cost_window))  # J_C of the last episodes, in a ring
-        self.register_buffer("episodes", torch.zeros((), dtype=torch.long))
-        self.register_buffer("over_limit", torch.zeros((), dtype=torch.long))  # how many of them cost too much
-        self.register_buffer("total_cost", torch.zeros((), dtype=torch.float64))  # of all training episodes
+        self.register_buffer("recent", torch.zeros(args.cost_window))  # J_C of the policy's last episodes, in a ring
+        self.register_buffer("moves", torch.zeros((), dtype=torch.long))  # of lambda
+        self.register_buffer("episodes", torch.zeros((), dtype=torch.long))  # of training, random ones included,
+        self.register_buffer("over_limit", torch.zeros((), dtype=torch.long))  # how many of them cost too much,
+        self.register_buffer("total_cost", torch.zeros((), dtype=torch.float64))  # and what all of them cost
 
-    def end_episode(self, total: float, discounted: float, length: int) -> None:
+    def end_episode(self, total: float, discounted: float, length: int, of_policy: bool) -> None:
         """Takes the sum of an episode's costs, their discounted sum and its number of steps."""
-        j_c, limit, window = constraint(self.args, total, discounted, length), self.args.cost_limit, len(self.recent)
-        self.recent[self.episodes % window] = j_c
+        j_c = constraint(self.args, total, discounted, length)
         self.episodes += 1
-        self.over_limit += j_c > limit
+        self.over_limit += int(j_c > self.args.cost_limit)
         self.total_cost += total
-        mean = self.recent[: min(int(self.episodes), window)].mean()
-        self.value.copy_((self.value + self.args.lambda_lr * (mean - limit)).clamp(min=0.0))
+        if of_policy:
+            self.recent[self.moves % len(self.recent)] = j_c
+            self.moves += 1
+            mean = self.recent[: min(int(self.moves), len(self.recent))].mean()
+            self.value.copy_((self.value + self.args.lambda_lr * (mean - self.args.cost_limit)).clamp(min=0.0))
 
 
 class Agent(nn.Module):
@@ -450,7 +459,10 @@ def policy_loss(q: Tensor, log_prob: Tensor, alpha) -> tuple[Tensor, Logs]:
 
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> tuple[Tensor, Logs]:
-    """-alpha (log pi + target entropy), with alpha = exp(log_alpha) as the factor and not log_alpha itself."""
+    """-alpha (log pi + target entropy), with alpha = exp(log_alpha) as the factor and not log_alpha itself.
+
+    Departure: only with --autotune, since the paper both speaks of tuning alpha and gives its values in Table I.
+    """
     loss = -(log_alpha.exp() * (log_prob.detach() + target_entropy)).mean()
     return loss, {"losses/temperature": loss.detach()}
 
@@ -690,10 +702,13 @@ def train(args: Args) -> Path:
             episode_discounted_cost += args.gamma**episode_length * info["cost"]
             obs, done = next_obs, terminated or truncated
             episode_return, episode_length = episode_return + float(reward), episode_length + 1
+            if done:
+                of_policy = global_step > args.learning_starts
+                agent.multiplier.end_episode(episode_cost, episode_discounted_cost, episode_length, of_policy)
 
             if global_step > args.learning_starts:
                 logs = update(agent, buffer.sample(args.batch_size, rng, device), args)
-                losses = [logs["losses/q"].item(), logs["losses/policy"].item()]
+                losses = [logs[name].item() for name in ("losses/q", "losses/q_cost", "losses/policy")]
                 check_finite(losses, "the critics' or the policy's loss")
                 if global_step % 100 == 0:
                     for name, value in logs.items():
@@ -716,7 +731,6 @@ def train(args: Args) -> Path:
                 save_agent(run, agent, args, global_step)
 
         if done:
-            agent.multiplier.end_episode(episode_cost, episode_discounted_cost, episode_length)
             writer.add_scalar("charts/episodic_cost", episode_cost, global_step)
             writer.add_scalar("charts/training_cost", agent.multiplier.total_cost.item(), global_step)
             bar.set_postfix_str(f"return {episode_return:.1f}", refresh=False)
@@ -759,9 +773,8 @@ def play(args: Args) -> None:
     for i in range(args.eval_episodes):
         print(f"episode {i}: return {row[f'return_{i}']:.1f}")
     print(f"{files[-1].name}: return {row['return_mean']:.1f} +- {row['return_std']:.1f}")
-    print(
-        f"J_C {row['j_c_mean']:.1f}, limit {args.cost_limit}, episodes over it {100.0 * row['share_over_limit']:.0f} %"
-    )
+    costs = f"J_C {row['j_c_mean']:.1f}, limit {args.cost_limit}"
+    print(f"{costs}, episodes over it {100.0 * row['share_over_limit']:.0f} %")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ Paper -> this file
 Departures from the paper
     Actions are in (-1, 1)^A everywhere but in the call to the environment        make_env
     alpha stays at Table I's value; the paper also speaks of tuning: --autotune   temperature_loss
-    Not said there: the number of flows by task, taken from SAC-NF's own code     TABLE_I
+    Not said there: the number of flows by task, as with SAC-NF's own code        TABLE_I
     Not said there: flows start as the identity, at random centres                RadialFlow
+    Not said there: evaluation takes the mean through flows and tanh              FlowPolicy.act
 
 Shapes in comments: B batch, O observation, A action, N flows.
 """
@@ -202,7 +203,8 @@ def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
             stop(f"--capture-video: no picture of {env_id}; on a machine without a screen set MUJOCO_GL=egl ({error})")
     low, high = actions.low, actions.high
 
-    def rescale(action: np.ndarray) -> np.ndarray:  # (A,) in [-1, 1] -> the bounds; rounding may pass them, so clip
+    # Departure: the paper says nothing of bounds other than its prior's (-1, 1). Rounding may pass them: so the clip.
+    def rescale(action: np.ndarray) -> np.ndarray:  # (A,)
         return np.clip(low + 0.5 * (action.reshape(low.shape) + 1.0) * (high - low), low, high).astype(low.dtype)
 
     flat = gym.spaces.Box(-np.inf, np.inf, (int(np.prod(box.shape)),), np.float32)
@@ -324,9 +326,9 @@ class GaussianPolicy(nn.Module):
 class RadialFlow(nn.Module):
     """z' = z + beta / (alpha + r) (z - c), r = |z - c|: a shift along the ray from c through z.
 
-    It is one-to-one if beta > -alpha, so alpha = exp(.) and beta = -alpha + s with s = softplus(.). In s both the map
-    and its volume change are without differences of nearly equal numbers, however extreme the parameters:
-    z' = c + (z - c) (r + s) / (alpha + r). It starts as the identity, s = alpha = 1, at a random centre.
+    It is one-to-one if beta > -alpha, so alpha = exp(.) and beta = -alpha + s with s = softplus(.). Written in s and
+    not in beta, z' = c + (z - c) (r + s) / (alpha + r), nothing rounds to 0 that must be positive. The paper does
+    not say how flows start: here as the identity, s = alpha = 1, each at a random centre.
     """
 
     def __init__(self, action_dim: int):
@@ -361,7 +363,7 @@ class FlowPolicy(GaussianPolicy):
         return torch.tanh(z), log_prob - tanh_log_det(z)
 
     def act(self, obs: Tensor, deterministic: bool) -> Tensor:
-        """The action to execute (B, A): a sample, or where flows and tanh take the mean."""
+        """The action to execute (B, A): a sample, or (the paper does not say) where flows and tanh take the mean."""
         z = self(obs)[0] if deterministic else self.sample_gaussian(obs)[0]
         for flow in self.flows:
             z, _ = flow(z)
@@ -414,7 +416,10 @@ def policy_loss(q: Tensor, log_prob: Tensor, alpha) -> tuple[Tensor, Logs]:
 
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> tuple[Tensor, Logs]:
-    """-alpha (log pi + target entropy), with alpha = exp(log_alpha) as the factor and not log_alpha itself."""
+    """-alpha (log pi + target entropy), with alpha = exp(log_alpha) as the factor and not log_alpha itself.
+
+    Departure: only with --autotune, since the paper both speaks of tuning alpha and gives its values in Table I.
+    """
     loss = -(log_alpha.exp() * (log_prob.detach() + target_entropy)).mean()
     return loss, {"losses/temperature": loss.detach()}
 

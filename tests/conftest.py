@@ -20,6 +20,17 @@ def script(request):
     return importlib.import_module(request.param)
 
 
+@pytest.fixture(params=UNSAFE)
+def unsafe(request):
+    return importlib.import_module(request.param)
+
+
+@pytest.fixture(params=["sac_baseline", "sac_hpo_safe"])
+def either(request):
+    """The shortest script and the longest, for slow tests of what test_diffable.py holds to be the same in all."""
+    return importlib.import_module(request.param)
+
+
 @pytest.fixture(params=SAFE)
 def safe(request):
     return importlib.import_module(request.param)
@@ -31,16 +42,17 @@ def hpo(request):
 
 
 def make_args(module, **changes):
-    """Args of a script; where it needs a cost and none is given or known for the task, torque with a limit of 20."""
+    """Args of a script; where it needs a cost and none is given or known for the task, torque with a limit of 0: then
+    lambda moves at every episode, and Algorithm 3 rejects some actions."""
     family = changes.get("env_id", "Hopper-v4").rpartition("-v")[0]
     if module.__name__ in SAFE and "cost" not in changes and family not in module.COSTS:
-        changes = {"cost": "torque", "cost_limit": 20.0, **changes}
+        changes = {"cost": "torque", "cost_limit": 0.0, **changes}
     return module.Args(**changes)
 
 
 def cost_flags(name: str) -> list[str]:
     """The same for a command line."""
-    return ["--cost", "torque", "--cost-limit", "20"] if name in SAFE else []
+    return ["--cost", "torque", "--cost-limit", "0"] if name in SAFE else []
 
 
 def make_agent(module, obs_dim=3, action_dim=2, seed=0, dtype=torch.float64, **changes):

@@ -100,7 +100,7 @@ class Costly(Known):
 
     def step(self, action):
         obs, reward, terminated, truncated, info = super().step(action)
-        return obs, reward, terminated, truncated, info | {"cost": float(action[0])}
+        return obs, reward, terminated, truncated, info | {"cost": np.float32(action[0])}
 
     def play(self, action):
         return -((action - 2.4) ** 2), True
@@ -127,6 +127,28 @@ class OneCost(Costly):
 
     def play(self, action):
         return 0.0, self.t == 2
+
+
+class HugeCost(Costly):
+    def step(self, action):
+        *rest, _ = super().step(action)
+        return *rest, {"cost": 1e30}
+
+
+class Marked(Known):
+    """Observation: a number of the episode's own, and the time in it."""
+
+    observation_space = Box(-np.inf, np.inf, (2,), np.float64)
+
+    def reset(self, seed=None, options=None):
+        self.number = float(seed % 1000)
+        return super().reset(seed=seed)
+
+    def observe(self):
+        return np.array([self.number, float(self.t)])
+
+    def play(self, action):
+        return 0.0, self.t == int(self.number) % 5
 
 
 class NanReward(Known):
@@ -173,6 +195,6 @@ class DictObservations(Known):
     observation_space = Dict({"a": Box(0.0, 1.0, (1,))})
 
 
-for env in [Known, *Known.__subclasses__(), Blind, TwoCosts, OneCost]:
+for env in [Known, *Known.__subclasses__(), Blind, TwoCosts, OneCost, HugeCost]:
     limit = 5 if env is Endless else 200
     gym.register(f"{env.__name__}-v0", entry_point=env, max_episode_steps=limit)

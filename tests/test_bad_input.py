@@ -48,6 +48,7 @@ BAD_LEAPFROG = [
     (dict(leapfrog_hidden=-3), "--leapfrog-hidden must be 1 or more"),
     (dict(step_size=0.0), "--step-size must be positive"),
     (dict(momentum_std_train=-0.1), "--momentum-std-train must be 0 or more"),
+    (dict(momentum_std_train=float("inf")), "--momentum-std-train must be 0 or more"),
     (dict(momentum_std_explore=float("nan")), "--momentum-std-explore must be 0 or more"),
 ]
 
@@ -158,7 +159,7 @@ def test_non_finite_environment(script, tmp_path, capsys, env_id):
     assert stopped.value.code == 3
     line = capsys.readouterr().err.splitlines()[-1]
     step = 31 if env_id == "NanReward-v0" else 30
-    assert f"step {step}: the environment's reward or observation is not finite" in line
+    assert f"step {step}: the environment's reward" in line and "observation is not finite" in line
     assert "there is no checkpoint yet" in line
 
 
@@ -174,6 +175,13 @@ def test_non_finite_loss_names_the_checkpoint(script, tmp_path, capsys):
     state = script.load(run / "checkpoint.pt", {})
     assert state["global_step"] == 40
     assert all(torch.isfinite(value).all() for value in state["agent"].values())
+
+
+def test_non_finite_cost_loss(safe, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_of(safe, tmp_path, env_id="HugeCost-v0", cost="info", cost_limit=1.0)
+    assert stopped.value.code == 3
+    assert "step 41: the critics' or the policy's loss is not finite" in capsys.readouterr().err
 
 
 def test_non_finite_weights_are_not_kept(script, tmp_path, capsys, monkeypatch):
@@ -224,9 +232,9 @@ def test_capture_video_of_what_cannot_be_drawn(script, tmp_path, capsys):
     ],
     ids=str,
 )
-def test_from_the_command_line(script, tmp_path, words, message):
+def test_from_the_command_line(either, tmp_path, words, message):
     result = subprocess.run(
-        [sys.executable, str(ROOT / f"{script.ALGORITHM}.py"), *cost_flags(script.__name__), *words],
+        [sys.executable, str(ROOT / f"{either.ALGORITHM}.py"), *cost_flags(either.__name__), *words],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -236,9 +244,9 @@ def test_from_the_command_line(script, tmp_path, words, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_resume_from_the_command_line_takes_no_other_argument(script, tmp_path):
-    run = run_of(script, tmp_path, env_id="Pendulum-v1", gamma=0.9)
-    base = [sys.executable, str(ROOT / f"{script.ALGORITHM}.py"), "--resume", str(run)]
+def test_resume_from_the_command_line_takes_no_other_argument(either, tmp_path):
+    run = run_of(either, tmp_path, env_id="Pendulum-v1", gamma=0.9)
+    base = [sys.executable, str(ROOT / f"{either.ALGORITHM}.py"), "--resume", str(run)]
     result = subprocess.run([*base, "--gamma", "0.99"], capture_output=True, text=True)  # the default, not the run's
     assert result.returncode == 2 and "--gamma is 0.9 in this run" in result.stderr
     result = subprocess.run([*base, "--total-timesteps", "80"], capture_output=True, text=True)

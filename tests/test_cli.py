@@ -96,19 +96,19 @@ def can_draw() -> str | None:
     return None
 
 
-def test_videos(script, tmp_path):
+def test_videos(either, tmp_path):
     gl = can_draw()
     if gl is None:
         pytest.skip("neither EGL nor OSMesa draws here: apt install libegl1 or libosmesa6")
     from imageio_ffmpeg import count_frames_and_secs
 
     environment = {**os.environ, "MUJOCO_GL": gl}
-    task = ["--env-id", "InvertedPendulum-v5", *cost_flags(script.ALGORITHM)]  # its episodes are short at first
-    result = call(script.ALGORITHM, *TINY, *task, "--runs-dir", tmp_path, "--capture-video", env=environment)
+    task = ["--env-id", "InvertedPendulum-v5", *cost_flags(either.ALGORITHM)]  # its episodes are short at first
+    result = call(either.ALGORITHM, *TINY, *task, "--runs-dir", tmp_path, "--capture-video", env=environment)
     assert result.returncode == 0, result.stderr
     (run,) = tmp_path.iterdir()
     assert len(list((run / "videos").iterdir())) == 2  # one of each evaluation
-    result = call(script.ALGORITHM, "--evaluate", run, "--capture-video", env=environment)
+    result = call(either.ALGORITHM, "--evaluate", run, "--capture-video", env=environment)
     assert result.returncode == 0, result.stderr
     films = sorted((run / "videos").iterdir())
     assert len(films) == 3  # the second episode of the last evaluation is new

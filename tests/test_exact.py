@@ -48,18 +48,22 @@ def assert_same(a: Path, b: Path, step: int) -> None:
 
 @pytest.mark.parametrize("env_id", ["Hopper-v4", "HumanoidBulletEnv-v0"])
 def test_the_same_arguments_give_the_same_run(script, tmp_path, env_id):
+    if "Bullet" in env_id and script.__name__ not in ("sac_baseline", "sac_hpo_continuous"):
+        pytest.skip("PyBullet's side is the same in all scripts")
     runs = []
     for name in "ab":
         args = make_args(script, env_id=env_id, total_timesteps=400, runs_dir=str(tmp_path / name), **SMALL)
         runs.append(script.train(args))
     assert_same(*runs, 400)
     assert len(rows(runs[0])) == 2  # at 300, and at the end
+    if script.__name__ == "sac_hpo_safe":  # else the noise of Algorithm 3 was not there to repeat
+        assert float(rows(runs[0])[-1]["accepted_at_first"]) < 1.0
     assert events(runs[0]) == events(runs[1])
 
 
-def test_another_seed_gives_another_run(script, tmp_path):
+def test_another_seed_gives_another_run(either, tmp_path):
     runs = [
-        script.train(make_args(script, total_timesteps=300, seed=seed, runs_dir=str(tmp_path), **SMALL))
+        either.train(make_args(either, total_timesteps=300, seed=seed, runs_dir=str(tmp_path), **SMALL))
         for seed in (1, 2)
     ]
     assert rows(runs[0]) != rows(runs[1])
@@ -86,9 +90,9 @@ def as_flags(args: dict) -> list:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_killed_at_random_moments_and_resumed(name, tmp_path):
-    """SIGKILL, four times at random: afterwards rows, weights and TensorBoard equal those of a run left in peace."""
+    """SIGKILL, three times at random: afterwards rows, weights and TensorBoard equal those of a run left in peace."""
     script = importlib.import_module(name)
-    steps = 1500
+    steps = 1000
     whole = script.train(make_args(script, total_timesteps=steps, runs_dir=str(tmp_path / "whole"), **SMALL))
     moment = random.Random()  # not seeded: over time every moment gets its turn
     flags = ["--total-timesteps", steps, "--runs-dir", tmp_path / "killed", *as_flags(SMALL), *cost_flags(name)]
@@ -100,8 +104,8 @@ def test_killed_at_random_moments_and_resumed(name, tmp_path):
         )
         started = process.stdout.readline()  # "<run>: steps ...", once the loop is about to begin
         assert "steps" in started, process.stderr.read()
-        if len(kills) < 4:
-            wait = moment.uniform(0.0, 3.0)
+        if len(kills) < 3:
+            wait = moment.uniform(0.0, 2.5)
             time.sleep(wait)
             process.send_signal(signal.SIGKILL)
             kills.append((started, wait))
@@ -115,10 +119,10 @@ def test_killed_at_random_moments_and_resumed(name, tmp_path):
         assert process.returncode == -signal.SIGKILL, output
         killed += 1
         flags = ["--resume", run]
-    assert killed >= 2, kills
+    assert killed >= 1, kills
     assert_same(whole, run, steps)
     assert events(whole) == events(run), kills
-    assert len(rows(run)) == 5
+    assert len(rows(run)) == 4
 
 
 def test_killed_before_the_first_checkpoint(script, tmp_path):
@@ -135,6 +139,8 @@ def test_killed_before_the_first_checkpoint(script, tmp_path):
 
 @pytest.mark.parametrize("env_id", ["Hopper-v4", "HumanoidBulletEnv-v0"])
 def test_a_longer_run_is_the_same_as_one_made_longer(script, tmp_path, env_id):
+    if "Bullet" in env_id and script.__name__ not in ("sac_baseline", "sac_hpo_continuous"):
+        pytest.skip("PyBullet's side is the same in all scripts")
     args = make_args(script, env_id=env_id, total_timesteps=330, runs_dir=str(tmp_path / "a"), **SMALL)
     short = script.train(args)
     assert [row["global_step"] for row in rows(short)] == ["300", "330"]
@@ -144,13 +150,13 @@ def test_a_longer_run_is_the_same_as_one_made_longer(script, tmp_path, env_id):
     assert script.stored_args(str(short)).total_timesteps == 700
 
 
-def test_made_longer_after_an_episode_that_ended_with_the_run(script, tmp_path):
+def test_made_longer_after_an_episode_that_ended_with_the_run(either, tmp_path):
     """The last evaluation of the shorter run, out of turn, leaves nothing behind in the longer one."""
     small = dict(env_id="OneStep-v0", learning_starts=10, batch_size=4, eval_frequency=100, checkpoint_frequency=10)
-    short = script.train(make_args(script, total_timesteps=50, runs_dir=str(tmp_path / "a"), **small))
+    short = either.train(make_args(either, total_timesteps=50, runs_dir=str(tmp_path / "a"), **small))
     assert [row["global_step"] for row in rows(short)] == ["50"]
-    whole = script.train(make_args(script, total_timesteps=120, runs_dir=str(tmp_path / "b"), **small))
-    script.train(replace(script.stored_args(str(short)), resume=str(short), total_timesteps=120))
+    whole = either.train(make_args(either, total_timesteps=120, runs_dir=str(tmp_path / "b"), **small))
+    either.train(replace(either.stored_args(str(short)), resume=str(short), total_timesteps=120))
     assert_same(short, whole, 120)
     assert events(short) == events(whole)
 
@@ -160,21 +166,21 @@ def test_runs_started_together_have_folders_of_their_own(script, tmp_path):
     assert len({script.open_run(args, {})[0] for _ in range(20)}) == 20
 
 
-def test_checkpoint_holds_a_full_ring(script, tmp_path):
+def test_checkpoint_holds_a_full_ring(either, tmp_path):
     """Resumed when the replay buffer has gone round: the oldest rows are overwritten in the same order."""
     small = {**SMALL, "buffer_size": 120}
-    whole = script.train(make_args(script, total_timesteps=700, runs_dir=str(tmp_path / "a"), **small))
-    short = script.train(make_args(script, total_timesteps=400, runs_dir=str(tmp_path / "b"), **small))
-    script.train(replace(script.stored_args(str(short)), resume=str(short), total_timesteps=700))
+    whole = either.train(make_args(either, total_timesteps=700, runs_dir=str(tmp_path / "a"), **small))
+    short = either.train(make_args(either, total_timesteps=400, runs_dir=str(tmp_path / "b"), **small))
+    either.train(replace(either.stored_args(str(short)), resume=str(short), total_timesteps=700))
     assert rows(short)[-1] == rows(whole)[-1]
     assert all(torch.equal(value, weights(whole, 700)[name]) for name, value in weights(short, 700).items())
 
 
-def test_evaluation_plays_the_deterministic_policy(script, tmp_path):
+def test_evaluation_plays_the_deterministic_policy(either, tmp_path):
     """--evaluate replays the last evaluation of the run: same seeds, same returns."""
-    run = script.train(make_args(script, total_timesteps=300, runs_dir=str(tmp_path), **SMALL))
+    run = either.train(make_args(either, total_timesteps=300, runs_dir=str(tmp_path), **SMALL))
     for _ in range(2):
-        result = subprocess.run(command(script.__name__, "--evaluate", run), capture_output=True, text=True, check=True)
+        result = subprocess.run(command(either.__name__, "--evaluate", run), capture_output=True, text=True, check=True)
         played = [float(line.split()[-1]) for line in result.stdout.splitlines() if line.startswith("episode")]
         expected = [float(rows(run)[-1][f"return_{i}"]) for i in range(2)]
         assert played == [round(value, 1) for value in expected]

@@ -48,13 +48,16 @@ def test_flow_against_its_textbook_form():
 @pytest.mark.parametrize("raw_s", [-30.0, 0.0, 30.0])
 def test_one_to_one_for_extreme_parameters(log_alpha, raw_s):
     """On a ray from the centre the distance grows with the distance, and everything is finite."""
-    flow = flow_with(1, log_alpha, raw_s)
-    r = torch.logspace(-8, 6, 500, dtype=torch.float64)[:, None]
-    new, log_det = flow(flow.centre + r)
+    flow = flow_with(2, log_alpha, raw_s)
+    with torch.no_grad():
+        flow.centre.zero_()  # so that small distances from it are not rounded away
+    r = torch.logspace(-8, 6, 500, dtype=torch.float64)
+    new, log_det = flow(r[:, None] * torch.tensor([[0.6, 0.8]], dtype=torch.float64))
     assert torch.isfinite(new).all() and torch.isfinite(log_det).all()
-    distance = (new - flow.centre).squeeze(-1)
-    assert (distance.diff() > -1e-9).all() and (distance >= 0).all()
-    loss = (new + log_det).sum()
+    distance = new.norm(dim=-1)
+    assert (distance.diff() > 0).all() and (distance > 0).all()
+    torch.testing.assert_close(new[:, 0] / distance, torch.full_like(r, 0.6))
+    loss = new.sum() + log_det.sum()
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, flow.parameters()))
 
 
@@ -64,6 +67,9 @@ def test_starts_as_the_identity():
     new, log_det = flow(z)
     torch.testing.assert_close(new, z, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(log_det, torch.zeros(10, dtype=torch.float64), rtol=0, atol=1e-6)
+    agent, _ = make_agent(sac_nf, flows=3)
+    centres = torch.stack([flow.centre for flow in agent.policy.flows])
+    assert torch.pdist(centres).min() > 0.01
 
 
 def test_density_integrates_to_one_and_matches_samples():

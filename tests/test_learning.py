@@ -39,26 +39,26 @@ def best_action(agent):
     return 1.5 * (deterministic_action(agent, torch.zeros(1, 1)).item() + 1.0)
 
 
-def test_value_of_one_step(script, tmp_path):
-    agent, _ = learn(script, "OneStep-v0", tmp_path, 600, alpha=1e-3)
+def test_value_of_one_step(unsafe, tmp_path):
+    agent, _ = learn(unsafe, "OneStep-v0", tmp_path, 600, alpha=1e-3)
     assert q_at(agent, 0) == pytest.approx(1.0, abs=0.03)
 
 
-def test_value_of_two_steps(script, tmp_path):
-    agent, _ = learn(script, "TwoSteps-v0", tmp_path, 1500, alpha=1e-3, gamma=0.8)
+def test_value_of_two_steps(unsafe, tmp_path):
+    agent, _ = learn(unsafe, "TwoSteps-v0", tmp_path, 1500, alpha=1e-3, gamma=0.8)
     assert q_at(agent, 1) == pytest.approx(1.0, abs=0.05)
     assert q_at(agent, 0) == pytest.approx(0.8, abs=0.05)
 
 
-def test_value_goes_on_past_a_truncation(script, tmp_path):
+def test_value_goes_on_past_a_truncation(unsafe, tmp_path):
     """A cut after 5 steps would be worth 1 + 0.8 + ... = 3.36 at most if it counted as an end."""
-    agent, _ = learn(script, "Endless-v0", tmp_path, 1500, alpha=1e-3, gamma=0.8)
+    agent, _ = learn(unsafe, "Endless-v0", tmp_path, 1500, alpha=1e-3, gamma=0.8)
     assert q_at(agent, 0) == pytest.approx(5.0, abs=0.25)
 
 
 @pytest.mark.parametrize("env_id, best", [("Peak-v0", 2.4), ("TwoPeaks-v0", 2.4)])
-def test_best_action(script, tmp_path, env_id, best):
-    agent, _ = learn(script, env_id, tmp_path, 2000, alpha=0.02)
+def test_best_action(unsafe, tmp_path, env_id, best):
+    agent, _ = learn(unsafe, env_id, tmp_path, 2000, alpha=0.02)
     assert best_action(agent) == pytest.approx(best, abs=0.2)
 
 

@@ -141,8 +141,10 @@ def test_conventional_leapfrog_conserves_energy_to_second_order(hpo):
     assert worst[1] / worst[2] == pytest.approx(4.0, rel=0.1)
 
 
-def test_conventional_leapfrog_samples_the_posterior(hpo):
+def test_conventional_leapfrog_samples_the_posterior():
     """Momentum drawn afresh again and again: actions become distributed as exp(Q / alpha), flat prior on (-1, 1)."""
+    import sac_hpo_continuous as hpo
+
     agent, _ = make_agent(hpo, action_dim=1, alpha=0.5, leapfrog_steps=8, step_size=0.15)
     use_smooth_q(agent)
     torch.manual_seed(0)
@@ -248,6 +250,22 @@ def test_q_and_gradient_equal_autograd(hpo):
     torch.testing.assert_close(q, expected_q.detach())
     torch.testing.assert_close(gradient, expected)
     assert not q.requires_grad and not gradient.requires_grad
+
+
+def test_acting():
+    """The exploration chain: from (mean, 0) if deterministic, else with momentum of the exploration's spread."""
+    import sac_hpo_continuous as hpo
+
+    agent, _ = make_agent(hpo, momentum_std_explore=1.3, momentum_std_train=0.2)
+    obs, _, _ = start(30)
+    mean, log_std = agent.policy(obs)
+    u, _, _ = agent.policy.evolve(obs, mean, torch.zeros_like(mean), "proposed")
+    torch.testing.assert_close(agent.policy.act(obs, True), torch.tanh(u))
+    torch.manual_seed(8)
+    u0 = mean + log_std.exp() * torch.randn_like(mean)
+    u, _, _ = agent.policy.evolve(obs, u0, 1.3 * torch.randn_like(mean), "proposed")
+    torch.manual_seed(8)
+    torch.testing.assert_close(agent.policy.act(obs, False), torch.tanh(u))
 
 
 def test_zero_gradient_gives_no_nan(hpo):

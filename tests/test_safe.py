@@ -12,7 +12,6 @@ from conftest import deterministic_action, make_agent, make_args, make_batch, ma
 import sac_baseline
 import sac_hpo_continuous
 import sac_hpo_safe
-import sac_lagrangian
 
 PLAIN = {"sac_lagrangian": sac_baseline, "sac_hpo_safe": sac_hpo_continuous}
 
@@ -36,7 +35,7 @@ def test_multiplier_against_a_plain_list(safe):
     for episode in range(40):
         length = int(rng.integers(1, 1000))
         total = length * rng.uniform(0.1, 0.5) * (0.3 if 15 <= episode < 30 else 1.0)
-        multiplier.end_episode(total, math.nan, length)
+        multiplier.end_episode(total, math.nan, length, of_policy=True)
         seen.append(total / length / 0.01)
         over += seen[-1] > 25.0
         recent = seen[-3:]
@@ -51,20 +50,23 @@ def test_multiplier_step_by_hand(safe):
     args = make_args(safe, env_id="HalfCheetah-v4", cost="speed", cost_limit=10.0, cost_window=10, lambda_lr=0.1)
     multiplier = safe.Multiplier(args)
     for discounted, expected in ((30.0, 2.0), (10.0, 3.0), (20.0, 4.0), (0.0, 4.5)):
-        multiplier.end_episode(100.0, discounted, 1000)
+        multiplier.end_episode(100.0, discounted, 1000, of_policy=True)
         assert multiplier.value.item() == pytest.approx(expected)  # means 30, 20, 20, 15
     assert multiplier.total_cost.item() == 400.0
+    multiplier.end_episode(50.0, 99.0, 1000, of_policy=False)  # random actions: counted, but lambda stays
+    assert multiplier.value.item() == pytest.approx(4.5) and multiplier.total_cost.item() == 450.0
+    assert multiplier.over_limit.item() == 3 and multiplier.episodes.item() == 5
 
 
 def test_multiplier_survives_a_checkpoint(safe, tmp_path):
     args = make_args(safe, env_id="Ant-v4", cost_limit=25.0, cost="torque", cost_window=3)
     first, second = safe.Multiplier(args), safe.Multiplier(args)
     for length in (10, 500, 7, 80):
-        first.end_episode(0.4 * length, 3.0, length)
+        first.end_episode(0.4 * length, 3.0, length, of_policy=True)
     torch.save(first.state_dict(), tmp_path / "x.pt")
     second.load_state_dict(torch.load(tmp_path / "x.pt", weights_only=True))
     for multiplier in (first, second):
-        multiplier.end_episode(100.0, 3.0, 300)
+        multiplier.end_episode(100.0, 3.0, 300, of_policy=True)
     assert first.value == second.value and torch.equal(first.recent, second.recent)
 
 
@@ -76,6 +78,9 @@ def test_torque_costs_the_mean_of_the_motors(safe):
     env.reset(seed=0)
     action = np.array([1, -1, 0.5, 0, 0, 0, 0, -0.5], np.float32)
     assert env.step(action)[4]["cost"] == pytest.approx(3.0 / 8.0)
+    env = safe.make_env(safe.resolve(make_args(safe, env_id="Humanoid-v4")))  # its motors are bounded by 0.4
+    env.reset(seed=0)
+    assert env.step(np.ones(17, np.float32))[4]["cost"] == 1.0
 
 
 def test_speed_costs_one_above_one_metre_per_second(safe, monkeypatch):
@@ -113,7 +118,7 @@ def test_an_environment_without_that_cost_is_refused(safe, tmp_path, capsys, cos
         (dict(env_id="Ant-v4", cost_limit=-1.0), "--cost-limit must be 0 or more"),
         (dict(env_id="Ant-v4", cost_limit=math.nan), "--cost-limit must be 0 or more"),
         (dict(env_id="Ant-v4", lambda_lr=0.0), "--lambda-lr must be positive"),
-        (dict(env_id="Ant-v4", cost_window=0), "--cost-window must be 1 or more"),
+        (dict(env_id="Ant-v4", cost_window=0), "--cost-window must be between 1 and"),
         (dict(env_id="Ant-v4", gamma=1.0), "--gamma must be below 1 with a cost"),
     ],
     ids=str,
@@ -129,7 +134,7 @@ def test_bad_costs(safe, tmp_path, capsys, changes, message):
 def test_bad_number_of_steps(tmp_path, capsys):
     with pytest.raises(SystemExit):
         sac_hpo_safe.train(sac_hpo_safe.Args(env_id="Ant-v4", max_leapfrog_steps=0, runs_dir=str(tmp_path)))
-    assert "--max-leapfrog-steps must be 1 or more" in capsys.readouterr().err
+    assert "--max-leapfrog-steps must be between 1 and" in capsys.readouterr().err
 
 
 def test_defaults_by_task(safe):
@@ -289,7 +294,7 @@ def test_an_unsafe_action_is_returned_only_if_no_safe_one_was_found():
         k = int(accepted_at[row])
         assert (trials[: k - 1, row] - base[row] >= slack[row]).all()  # none before it passed
         assert trials[k - 1, row] == action[row, 0]
-    assert len(set(accepted_at[found].tolist())) > 3 and found.any()
+    assert len(set(accepted_at[found].tolist())) > 3 and found.any() and (~found).any()
 
 
 def test_stops_at_the_first_step_if_all_is_safe_and_at_the_last_if_nothing_is():
@@ -325,9 +330,17 @@ def test_algorithm_3_written_out(operator):
     for _ in range(4):
         u, rho, _ = sac_hpo_safe.leapfrog(u, rho, lambda u: policy.force(obs, u, operator), args.step_size, 1)
         fresh = torch.randn(30, 2, generator=noise, dtype=torch.float64)
-        assert fresh.abs().min() > 0
         rho = rho + args.momentum_std_explore * fresh
     torch.testing.assert_close(action, torch.tanh(u))
+
+
+def test_algorithm_3_starts_at_the_mean_without_momentum_if_deterministic():
+    policy, args = safe_policy(CostOfFirstAction(), cost_limit=1e6)
+    obs = torch.randn(20, 3, dtype=torch.float64)
+    mean = policy(obs)[0]
+    force, _ = policy.force(obs, mean, "proposed")
+    one_step = mean - 0.5 * args.step_size**2 * force
+    torch.testing.assert_close(policy.act(obs, True, obs)[0], torch.tanh(one_step))
 
 
 def test_gaussian_exploration_takes_no_steps():
@@ -396,12 +409,46 @@ def test_unconstrained_sac_violates_the_limit(tmp_path):
 
 def test_costs_of_an_evaluation_and_of_training(safe, tmp_path):
     """OneCost: three steps of cost 0.5, 0, 1 in every episode."""
-    changes = dict(gamma=0.9, cost="info", cost_limit=1.31, eval_frequency=60, eval_episodes=4)
+    changes = dict(gamma=0.9, cost="info", cost_limit=1.0, eval_frequency=60, eval_episodes=4)
     _, run = trained(safe, "OneCost-v0", tmp_path, 120, **changes)
     table = np.genfromtxt(run / "eval.csv", delimiter=",", names=True)
     assert table["cost_mean"].tolist() == pytest.approx([1.5, 1.5])
     assert table["discounted_cost_mean"].tolist() == pytest.approx([1.31, 1.31])
     assert table["j_c_mean"].tolist() == pytest.approx([1.31, 1.31])
-    assert table["training_episodes"].tolist() == [19, 39]  # the evaluation comes before the episode is counted
-    assert table["training_cost"].tolist() == pytest.approx([19 * 1.5, 39 * 1.5])
-    assert abs(sac_lagrangian.constraint(make_args(safe, cost="info", gamma=0.9), 1.5, 1.31, 3) - 1.31) < 1e-9
+    assert table["training_episodes"].tolist() == [20, 40] == table["training_episodes_over_limit"].tolist()
+    assert table["training_cost"].tolist() == pytest.approx([20 * 1.5, 40 * 1.5])
+    assert table["share_over_limit"].tolist() == [1.0, 1.0]
+    # learning_starts is 100: the episodes that end at 102, 105, ... 120 move lambda, by 0.1 * (1.31 - 1) each
+    assert table["lambda"].tolist() == pytest.approx([0.0, 7 * 0.031], rel=1e-4)
+
+
+def test_what_algorithm_3_did_is_in_the_evaluation(tmp_path, monkeypatch):
+    """Four one-step episodes: accepted at steps 1, 1, 5 and never, with costs 0, 0, 3 and 3."""
+    args = make_args(sac_hpo_safe, env_id="Costly-v0", cost="info", cost_limit=1.0, eval_episodes=4)
+    args = sac_hpo_safe.resolve(args)
+    agent = sac_hpo_safe.Agent(1, 1, args, torch.device("cpu"))
+    actions = torch.tensor([[-1.0], [-1.0], [1.0], [1.0]])
+    monkeypatch.setattr(agent.policy, "act", lambda *_: (actions, torch.tensor([1, 1, 5, 11])))
+    row = sac_hpo_safe.evaluate(agent, args, 0, tmp_path)
+    assert row["leapfrog_steps_mean"] == pytest.approx((1 + 1 + 5 + 10) / 4)
+    assert (row["accepted_at_first"], row["never_accepted"], row["share_over_limit"]) == (0.5, 0.25, 0.5)
+    assert row["cost_mean"] == row["j_c_mean"] == pytest.approx(1.5)
+
+
+def test_each_state_comes_with_the_first_of_its_own_episode(tmp_path, monkeypatch):
+    """In training and in evaluations, where episodes of different lengths are stepped together."""
+    calls, real = [], sac_hpo_safe.HamiltonianPolicy.act
+
+    def act(self, obs, deterministic, first_obs, generator=None):
+        calls.append((obs.clone(), first_obs.clone(), deterministic))
+        return real(self, obs, deterministic, first_obs, generator)
+
+    monkeypatch.setattr(sac_hpo_safe.HamiltonianPolicy, "act", act)
+    changes = {**FAST, "learning_starts": 20, "eval_frequency": 20, "eval_episodes": 6}
+    sac_hpo_safe.train(
+        make_args(sac_hpo_safe, env_id="Marked-v0", total_timesteps=60, runs_dir=str(tmp_path), **changes)
+    )
+    for obs, first_obs, _ in calls:
+        assert torch.equal(obs[:, 0], first_obs[:, 0]) and (first_obs[:, 1] == 0).all()
+    for kind in (True, False):
+        assert max(obs[:, 1].max() for obs, _, deterministic in calls if deterministic is kind) >= 3
