@@ -134,7 +134,7 @@ class Args:
     cost_window: int = 1
     """last episodes over which J_C is averaged for each step of the multiplier"""
     max_leapfrog_steps: int = 10
-    """leapfrog steps after which an action is executed, safe or not (K of Algorithm 3; updates take --leapfrog-steps)"""
+    """leapfrog steps after which an action is executed, safe or not (Algorithm 3's K; --leapfrog-steps: updates)"""
 
     # machine
     torch_threads: int = 1
@@ -517,8 +517,8 @@ class HamiltonianPolicy(GaussianPolicy):
         the leapfrog step at which each was accepted (B,), max_leapfrog_steps + 1 for those that never were, 0 if
         --explore gaussian leaves no other action to try.
 
-        Left open by the paper: pi_B(s) is tanh(mean), the base policy as it is now; evaluations start from (mean, 0), so
-        only the noise of later steps is left, from `generator`. (Sec. IV-D would test a_0 too; Algorithm 3 does not.)
+        Left open by the paper: pi_B(s) is tanh(mean), the base policy as it is now; evaluations start from (mean, 0),
+        so only later steps' noise is left, from `generator`. (Sec. IV-D would test a_0 too; Algorithm 3 does not.)
         """
         _, _, q_cost_target, _ = self.borrowed
         mean = self(obs)[0]
