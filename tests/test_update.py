@@ -98,6 +98,14 @@ def test_update_is_one_gradient_step_and_a_polyak_step(script, autotune):
     assert step == pytest.approx(by_hand, rel=1e-5)
 
 
+def test_descend_leaves_others_without_a_gradient(script):
+    mine, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+    before = mine.weight.detach().clone()
+    script.descend(torch.optim.SGD(mine.parameters(), lr=1.0), other(mine(torch.ones(1, 2))).sum())
+    torch.testing.assert_close(mine.weight.detach(), before - other.weight.detach().T.expand(2, 2))
+    assert other.weight.grad is None and other.bias.grad is None
+
+
 @pytest.mark.parametrize("name", NOT_HAMILTONIAN)
 def test_policy_step_uses_the_critics_and_leaves_them_alone(name):
     script = importlib.import_module(name)
