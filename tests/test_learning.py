@@ -104,6 +104,25 @@ def test_smoke_run_moves_every_weight(name, tmp_path):
     assert [name for name, value in before.items() if torch.equal(value, after[name])] == []
 
 
+MUJOCO = [f"{task}-{v}" for task in ("Hopper", "Walker2d", "HalfCheetah", "Ant", "Humanoid") for v in ("v4", "v5")]
+BULLET = ["HumanoidBulletEnv-v0", "HumanoidFlagrunBulletEnv-v0", "HumanoidFlagrunHarderBulletEnv-v0"]
+
+
+@pytest.mark.parametrize("env_id", MUJOCO + BULLET)
+def test_every_task_of_the_paper(either, tmp_path, env_id):
+    """Random steps, updates, an evaluation: finite numbers, and the weights have moved."""
+    settings = dict(learning_starts=30, batch_size=8, eval_episodes=1, runs_dir=str(tmp_path))
+    args = either.resolve(make_args(either, env_id=env_id, total_timesteps=40, **settings))
+    run = either.train(args)
+    table = np.genfromtxt(run / "eval.csv", delimiter=",", names=True)
+    assert all(np.isfinite(table[name]) for name in table.dtype.names)
+    env = either.make_env(args)
+    torch.manual_seed(args.seed)
+    before = either.Agent(env.observation_space.shape[0], env.action_space.shape[0], args, torch.device("cpu"))
+    after = either.load(run / "agent_40.pt", {})["agent"]
+    assert not torch.equal(before.policy.mean.weight, after["policy.mean.weight"])
+
+
 def test_spaces_of_any_shape(script, tmp_path):
     """Box(2, 3) in float64 and Box(2, 2) with unequal bounds: the environment itself checks what it is given."""
     learn(script, "Grid-v0", tmp_path, 130)
