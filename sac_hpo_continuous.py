@@ -11,10 +11,10 @@ the evolved pair stays known and an objective like SAC's applies to it.
 
 Paper -> this file
     Eq. (7), Algorithm 2               leapfrog, HamiltonianPolicy.evolve
-    Eq. (9), conventional leapfrog     HamiltonianPolicy.force
+    Eq. (9), conventional leapfrog     HamiltonianPolicy.force_at
     Eq. (10), density of (a_K, rho_K)  HamiltonianPolicy.sample_with_momentum
     Eq. (12), policy objective         policy_loss
-    Eq. (13), proposed leapfrog        HamiltonianPolicy.force
+    Eq. (13), proposed leapfrog        HamiltonianPolicy.force_at
     Algorithm 1                        train, update
     [16], SAC's soft Bellman backup    soft_q_target, q_loss
     Sec. V-A, evaluation protocol      evaluate
@@ -25,13 +25,14 @@ Paper -> this file
 Departures from the paper
     Actions are in (-1, 1)^A everywhere but in the call to the environment        make_env
     The leapfrog moves u where a = tanh(u), not a, which would leave (-1, 1)      HamiltonianPolicy
-    Eq. (9)'s potential takes the change of variables from a to u into account    HamiltonianPolicy.force
-    Eq. (13)'s g is the gradient in a, and drives u                               HamiltonianPolicy.force
-    Two target critics, the smaller of them counts, in forces and in Eq. (12)     HamiltonianPolicy.force
+    Eq. (9)'s potential takes the change of variables from a to u into account    HamiltonianPolicy.force_at
+    Eq. (13)'s g is the gradient in a, and drives u                               HamiltonianPolicy.force_at
+    Two target critics, the smaller of them counts, in forces and in Eq. (12)     HamiltonianPolicy.force_at
     Table II's "Gaussian Policy" is the base policy, one hidden layer, not SAC's  HamiltonianPolicy.evolve
-    A control of our own beside Eqs. (9) and (13): "drift", no force at all       HamiltonianPolicy.force
+    A control of our own beside Eqs. (9) and (13): "drift", no force at all       HamiltonianPolicy.force_at
     Not said there: evaluation is without noise, by the operator of --explore     HamiltonianPolicy.act
     Not said there: actions of the soft target are those of the training chain    HamiltonianPolicy.sample
+    In updates the gradient in a is rounded to bfloat16 where that is fast        QNetwork.product
     alpha stays at Table I's value; the paper also speaks of tuning: --autotune   temperature_loss
 
 Shapes in comments: B batch, O observation, A action, K leapfrog steps.
@@ -122,6 +123,8 @@ class Args:
     """CPU threads PyTorch may use; results repeat bit for bit at an equal number"""
     cuda: bool = True
     """use a GPU if PyTorch finds one"""
+    bfloat16_force: bool | None = None
+    """round to bfloat16 in the critics' gradient that drives the leapfrog [default: if that is fast here]"""
 
     # what a run reports and keeps
     runs_dir: str = "runs"
@@ -193,6 +196,9 @@ def resolve(args: Args) -> Args:
     require(args, "leapfrog_steps leapfrog_hidden", "1 or more", 1)
     require(args, "step_size", "positive", sys.float_info.min)
     require(args, "momentum_std_train momentum_std_explore", "0 or more", 0)
+    if args.bfloat16_force is None:
+        fast = {"avx512_bf16", "amx_bf16"} & {name for name, there in torch.cpu.get_capabilities().items() if there}
+        args = replace(args, bfloat16_force=bool(fast) and not (args.cuda and torch.cuda.is_available()))
     if args.explore == "proposed" and args.train != "proposed":
         stop(f"--explore proposed needs --train proposed, not {args.train}: nothing else trains T_h and sigma_h")
     if args.track and importlib.util.find_spec("wandb") is None:
@@ -290,6 +296,8 @@ class ReplayBuffer:
 class QNetwork(nn.Module):
     """Q(s, a): two hidden layers of 256 ReLU units (Sec. V-A)."""
 
+    rounded = False  # see product
+
     def __init__(self, obs_dim: int, action_dim: int):
         super().__init__()
         layers = nn.Linear(obs_dim + action_dim, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1)
@@ -297,6 +305,34 @@ class QNetwork(nn.Module):
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.net(torch.cat([obs, action], dim=-1)).squeeze(-1)  # (B,)
+
+    # The same again, written out for the gradient in the action alone: without autograd's graph, its gradient in the
+    # state and its concatenation. Many actions at one state share the state's part of the first layer.
+    def state_part(self, obs: Tensor) -> Tensor:
+        """What the state adds to the first layer, bias included. (B, O) -> (B, 256)"""
+        return F.linear(obs, self.net[0].weight[:, : obs.shape[-1]], self.net[0].bias)
+
+    def layers(self, state_part: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The outputs of the three layers: (B, 256), (B, 256) and Q (B,)."""
+        first, _, second, _, last = self.net
+        h1 = torch.addmm(state_part, action, first.weight[:, -action.shape[-1] :].T).relu_()
+        h2 = (self.product(h1, second.weight.T) + second.bias).relu_()
+        return h1, h2, last(h2).squeeze(-1)
+
+    def action_gradient(self, h1: Tensor, h2: Tensor, action_dim: int) -> Tensor:
+        """dQ/da (B, A) from the hidden layers' outputs: what comes back passes a ReLU where its output is above 0."""
+        first, _, second, _, last = self.net
+        d2 = torch.ops.aten.threshold_backward(last.weight.expand(len(h2), -1), h2, 0.0)  # where(h2 > 0, weight, 0)
+        d1 = torch.ops.aten.threshold_backward(self.product(d2, second.weight), h1, 0.0)
+        return d1 @ first.weight[:, -action_dim:]
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x @ weight; for self.rounded in bfloat16, twice as fast where the processor has it. It is for forces: they
+        may be any function of u, the density stays exact. Few rows, as when acting, gain nothing and are not rounded.
+        """
+        if self.rounded and len(x) > 32:
+            return (x.bfloat16() @ weight.bfloat16()).to(x.dtype)
+        return x @ weight
 
 
 class TwinQ(nn.Module):
@@ -312,6 +348,29 @@ class TwinQ(nn.Module):
 
     def min(self, obs: Tensor, action: Tensor) -> Tensor:
         return torch.min(*self(obs, action))  # (B,)
+
+    @torch.no_grad()
+    def state_parts(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        return self.q1.state_part(obs), self.q2.state_part(obs)  # (B, 256) each
+
+    @torch.no_grad()
+    def min_and_gradient(self, state_parts: tuple[Tensor, Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
+        """min(Q1, Q2) (B,) and its gradient in the action (B, A), as autograd would find them.
+
+        Each row goes back through its smaller critic only: half of what autograd does, which sends zeros the other way.
+        """
+        h1, h2, q1 = self.q1.layers(state_parts[0], action)
+        k1, k2, q2 = self.q2.layers(state_parts[1], action)
+        first, second = (q1 < q2).nonzero().squeeze(-1), (q1 >= q2).nonzero().squeeze(-1)  # rows of each
+        gradient, action_dim = torch.empty_like(action), action.shape[-1]
+        gradient[first] = self.q1.action_gradient(h1[first], h2[first], action_dim)
+        gradient[second] = self.q2.action_gradient(k1[second], k2[second], action_dim)
+        return torch.min(q1, q2), gradient
+
+
+def attach(value: Tensor, gradient: Tensor, action: Tensor) -> Tensor:
+    """value (B,), to autograd a function of the action (B, A) with a gradient (B, A) that is known already."""
+    return value + (gradient * (action - action.detach())).sum(-1)
 
 
 def tanh_log_det(u: Tensor) -> Tensor:
@@ -354,19 +413,6 @@ class GaussianPolicy(nn.Module):
         return torch.tanh(self(obs)[0]) if deterministic else self.sample(obs)[0]
 
 
-def q_and_gradient(value: Callable, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    """value(s, a) (B,), of critics, and its gradient in the action (B, A), both detached.
-
-    A critic of ReLU units is piecewise linear in the action: its second derivative is 0 wherever there is one, so
-    nothing is lost by detaching the gradient.
-    """
-    with torch.enable_grad():
-        action = action.detach().requires_grad_()
-        q = value(obs, action)
-        (gradient,) = torch.autograd.grad(q.sum(), action)
-    return q.detach(), gradient
-
-
 def leapfrog(u: Tensor, rho: Tensor, force: Callable, step_size: float, steps: int, need_rho: bool = True):
     """`steps` leapfrog steps, Eq. (7), of du/dt = rho, drho/dt = -F(u) from (u, rho), (B, A) each.
 
@@ -400,31 +446,50 @@ class HamiltonianPolicy(GaussianPolicy):
         self.gate = nn.Sequential(nn.Linear(inputs, hidden), nn.ELU(), nn.Linear(hidden, action_dim), nn.Sigmoid())
         self.args = args
 
-    def force(self, obs: Tensor, u: Tensor, operator: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """F(s, u) (B, A), and what it is made of: min Q (B,) of the target critics, its gradient in a, sigma_h, T_h.
+    def value_and_gradient_at(self, obs: Tensor) -> Callable:
+        """The function action (B, A) -> min Q (B,) of the target critics and its gradient (B, A), at states (B, O)."""
+        q_target, _ = self.borrowed
+        state_parts = q_target.state_parts(obs)
+        return lambda action: q_target.min_and_gradient(state_parts, action)
+
+    def force_at(self, obs: Tensor, operator: str) -> Callable:
+        """The function u (B, A) -> F(s, u) (B, A) at states (B, O), and what F is made of: min Q (B,) of the target
+        critics, its gradient in a, sigma_h, T_h. What depends on the states alone is computed once, here.
 
         Departures: of two target critics the smaller counts; Eq. (9) has the change of variables from a to u in it;
         Eq. (13)'s g, a gradient in a, drives u as it is.
         """
         if operator == "drift":  # a control: F = 0, the momentum's noise alone
-            return torch.zeros_like(u), {}
-        q_target, log_alpha = self.borrowed
-        action = torch.tanh(u)
-        q, q_gradient = q_and_gradient(q_target.min, obs, action)
-        found = {"q": q, "q_gradient": q_gradient}
-        if operator == "conventional":  # Eq. (9): dU/du, U(u) = -Q(s, tanh u) / alpha - sum log(1 - tanh(u)^2)
-            return 2.0 * action - (1.0 - action.square()) * q_gradient / log_alpha.detach().exp(), found
-        g = -F.normalize(q_gradient, dim=-1)  # Eq. (13), without the factor da/du; 0 stays 0
-        x = torch.cat([obs, action, g] if self.args.leapfrog_state else [action, g], dim=-1)
-        gate, transform = self.gate(x), self.transform(x)  # sigma_h, T_h, (B, A) each
-        return gate * g + (1.0 - gate) * transform, found | {"gate": gate, "transform": transform}
+            return lambda u: (torch.zeros_like(u), {})
+        _, log_alpha = self.borrowed
+        value_and_gradient = self.value_and_gradient_at(obs)
+        state = obs if self.args.leapfrog_state else obs[:, :0]
+        nets = self.transform, self.gate
+        parts = [F.linear(state, net[0].weight[:, : state.shape[-1]], net[0].bias) for net in nets]  # (B, h_n) each
+        tails = [net[1:] for net in nets]
+
+        def force(u: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            action = torch.tanh(u)
+            q, q_gradient = value_and_gradient(action)
+            found = {"q": q, "q_gradient": q_gradient}
+            if operator == "conventional":  # Eq. (9): dU/du, U(u) = -Q(s, tanh u) / alpha - sum log(1 - tanh(u)^2)
+                return 2.0 * action - (1.0 - action.square()) * q_gradient / log_alpha.detach().exp(), found
+            g = -F.normalize(q_gradient, dim=-1)  # Eq. (13), without the factor da/du; 0 stays 0
+            x = torch.cat([action, g], dim=-1)  # to T_h(s, a, g) and sigma_h(s, a, g)
+            first = [
+                torch.addmm(part, x, net[0].weight[:, -x.shape[-1] :].T) for part, net in zip(parts, nets, strict=True)
+            ]
+            transform, gate = (tail(h) for tail, h in zip(tails, first, strict=True))  # (B, A) each
+            return gate * g + (1.0 - gate) * transform, found | {"gate": gate, "transform": transform}
+
+        return force
 
     def evolve(self, obs: Tensor, u: Tensor, rho: Tensor, operator: str, need_rho: bool = False):
         """Algorithm 2 from (u_0, rho_0), (B, A) each: u_K, rho_K and what the last force evaluation found."""
         step_size, steps = self.args.step_size, self.args.leapfrog_steps
         if operator == "gaussian":  # of Table II; departure: this base policy has one hidden layer, SAC's has two
             return u, torch.zeros_like(rho), {}
-        return leapfrog(u, rho, lambda u: self.force(obs, u, operator), step_size, steps, need_rho)
+        return leapfrog(u, rho, self.force_at(obs, operator), step_size, steps, need_rho)
 
     def sample_with_momentum(self, obs: Tensor, need_rho: bool = True):
         """The training chain, Eq. (10): a_K (B, A), log q(a_K, rho_K|s) - log N(rho_0) (B,), rho_K (B, A), and what
@@ -459,6 +524,7 @@ class Agent(nn.Module):
         super().__init__()
         self.q = TwinQ(obs_dim, action_dim)
         self.q_target = deepcopy(self.q).requires_grad_(False)
+        self.q_target.q1.rounded = self.q_target.q2.rounded = args.bfloat16_force
         self.log_alpha = nn.Parameter(torch.tensor(math.log(args.alpha)))
         self.policy = HamiltonianPolicy(obs_dim, action_dim, args)
         self.policy.borrowed = (self.q_target, self.log_alpha)  # in a tuple: not the policy's own to train
@@ -537,9 +603,9 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
 
     action, log_prob, rho, found = agent.policy.sample_with_momentum(obs)
     if "q" in found:  # Q and its gradient at a_K are known from the last half-step: no other pass through the critics
-        q = found["q"] + (found["q_gradient"] * (action - action.detach())).sum(-1)
+        q = attach(found["q"], found["q_gradient"], action)
     else:
-        q = agent.q_target.min(obs, action)
+        q = attach(*agent.policy.value_and_gradient_at(obs)(action), action)
     loss, policy_logs = policy_loss(q, log_prob, rho, alpha, args.momentum_std_train)
     descend(agent.optimizers["policy"], loss)
     logs |= policy_logs | {"values/alpha": alpha}

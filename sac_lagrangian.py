@@ -316,6 +316,26 @@ class QNetwork(nn.Module):
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.net(torch.cat([obs, action], dim=-1)).squeeze(-1)  # (B,)
 
+    # The same again, written out for the gradient in the action alone: without autograd's graph, its gradient in the
+    # state and its concatenation. Many actions at one state share the state's part of the first layer.
+    def state_part(self, obs: Tensor) -> Tensor:
+        """What the state adds to the first layer, bias included. (B, O) -> (B, 256)"""
+        return F.linear(obs, self.net[0].weight[:, : obs.shape[-1]], self.net[0].bias)
+
+    def layers(self, state_part: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The outputs of the three layers: (B, 256), (B, 256) and Q (B,)."""
+        first, _, second, _, last = self.net
+        h1 = torch.addmm(state_part, action, first.weight[:, -action.shape[-1] :].T).relu_()
+        h2 = second(h1).relu_()
+        return h1, h2, last(h2).squeeze(-1)
+
+    def action_gradient(self, h1: Tensor, h2: Tensor, action_dim: int) -> Tensor:
+        """dQ/da (B, A) from the hidden layers' outputs: what comes back passes a ReLU where its output is above 0."""
+        first, _, second, _, last = self.net
+        d2 = torch.ops.aten.threshold_backward(last.weight.expand(len(h2), -1), h2, 0.0)  # where(h2 > 0, weight, 0)
+        d1 = torch.ops.aten.threshold_backward(d2 @ second.weight, h1, 0.0)
+        return d1 @ first.weight[:, -action_dim:]
+
 
 class TwinQ(nn.Module):
     """Two critics that differ in their initial weights only; the smaller of the two tempers overestimation."""
@@ -330,6 +350,29 @@ class TwinQ(nn.Module):
 
     def min(self, obs: Tensor, action: Tensor) -> Tensor:
         return torch.min(*self(obs, action))  # (B,)
+
+    @torch.no_grad()
+    def state_parts(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        return self.q1.state_part(obs), self.q2.state_part(obs)  # (B, 256) each
+
+    @torch.no_grad()
+    def min_and_gradient(self, state_parts: tuple[Tensor, Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
+        """min(Q1, Q2) (B,) and its gradient in the action (B, A), as autograd would find them.
+
+        Each row goes back through its smaller critic only: half of what autograd does, which sends zeros the other way.
+        """
+        h1, h2, q1 = self.q1.layers(state_parts[0], action)
+        k1, k2, q2 = self.q2.layers(state_parts[1], action)
+        first, second = (q1 < q2).nonzero().squeeze(-1), (q1 >= q2).nonzero().squeeze(-1)  # rows of each
+        gradient, action_dim = torch.empty_like(action), action.shape[-1]
+        gradient[first] = self.q1.action_gradient(h1[first], h2[first], action_dim)
+        gradient[second] = self.q2.action_gradient(k1[second], k2[second], action_dim)
+        return torch.min(q1, q2), gradient
+
+
+def attach(value: Tensor, gradient: Tensor, action: Tensor) -> Tensor:
+    """value (B,), to autograd a function of the action (B, A) with a gradient (B, A) that is known already."""
+    return value + (gradient * (action - action.detach())).sum(-1)
 
 
 def tanh_log_det(u: Tensor) -> Tensor:
@@ -372,6 +415,16 @@ class GaussianPolicy(nn.Module):
         return torch.tanh(self(obs)[0]) if deterministic else self.sample(obs)[0]
 
 
+class CostCritic(QNetwork):
+    """Q_C(s, a), the discounted cost to come. One alone: no minimum is taken of it."""
+
+    @torch.no_grad()
+    def value_and_gradient(self, state_part: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Q_C (B,) and its gradient in the action (B, A)."""
+        h1, h2, q_cost = self.layers(state_part, action)
+        return q_cost, self.action_gradient(h1, h2, action.shape[-1])
+
+
 class Multiplier(nn.Module):
     """lambda <- [lambda + eta (J_C - d_0)]_+ at the end of each episode of the policy, from lambda = 0.
 
@@ -412,7 +465,7 @@ class Agent(nn.Module):
         self.q_target = deepcopy(self.q).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(args.alpha)))
         self.policy = GaussianPolicy(obs_dim, action_dim)
-        self.q_cost = QNetwork(obs_dim, action_dim)  # Q_C
+        self.q_cost = CostCritic(obs_dim, action_dim)
         self.q_cost_target = deepcopy(self.q_cost).requires_grad_(False)
         self.multiplier = Multiplier(args)
         self.device = device
@@ -492,7 +545,9 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
     logs |= cost_logs | {"values/lambda": agent.multiplier.value.clone()}
 
     action, log_prob = agent.policy.sample(obs)
-    q = agent.q.min(obs, action) - agent.multiplier.value * agent.q_cost(obs, action)
+    q = attach(*agent.q.min_and_gradient(agent.q.state_parts(obs), action), action)
+    q_cost = attach(*agent.q_cost.value_and_gradient(agent.q_cost.state_part(obs), action), action)
+    q = q - agent.multiplier.value * q_cost
     loss, policy_logs = policy_loss(q, log_prob, alpha)
     descend(agent.optimizers["policy"], loss)
     logs |= policy_logs | {"values/alpha": alpha}

@@ -2,10 +2,11 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from conftest import make_agent, make_batch, make_optimizers_plain
+from conftest import make_agent, make_args, make_batch, make_optimizers_plain
 from torch.autograd.functional import jacobian
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
@@ -17,6 +18,12 @@ class SmoothQ:
 
     def min(self, obs, action):
         return (torch.sin(3.0 * action) + 0.5 * action).sum(-1) + 0.1 * obs.sum(-1)
+
+    def state_parts(self, obs):
+        return obs
+
+    def min_and_gradient(self, obs, action):
+        return self.min(obs, action).detach(), (3.0 * torch.cos(3.0 * action) + 0.5).detach()
 
 
 def use_smooth_q(agent):
@@ -119,7 +126,7 @@ def test_conventional_force_is_the_gradient_of_the_potential(hpo):
     action = torch.tanh(leaf)
     potential = -SmoothQ().min(obs, action) / 0.3 - torch.log(1 - action.square()).sum(-1)
     (expected,) = torch.autograd.grad(potential.sum(), leaf)
-    torch.testing.assert_close(agent.policy.force(obs, u, "conventional")[0], expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(agent.policy.force_at(obs, "conventional")(u)[0], expected, rtol=1e-6, atol=1e-6)
 
 
 def test_conventional_leapfrog_conserves_energy_to_second_order(hpo):
@@ -239,17 +246,69 @@ def test_tanh_log_det_is_right_and_never_infinite(script):
     torch.testing.assert_close(far, 2 * math.log(2.0) - 2 * torch.tensor([50.0, 50.0, 1000.0]))
 
 
-def test_q_and_gradient_equal_autograd(hpo):
+@pytest.mark.parametrize("obs_dim, action_dim, rows", [(3, 2, 64), (40, 7, 300), (2, 1, 1)])
+def test_min_and_gradient_equal_autograd(script, obs_dim, action_dim, rows):
+    """Both are written out by hand in TwinQ. The second time the two critics agree."""
+    agent, _ = make_agent(script, obs_dim, action_dim)
+    obs, u, _ = start(rows, obs_dim, action_dim)
+    action = torch.tanh(u).requires_grad_()
+    with torch.no_grad():  # so that either critic is the smaller one in some of the rows
+        agent.q.q2.net[-1].bias += (agent.q.q1(obs, action) - agent.q.q2(obs, action)).mean()
+    for _ in range(2):
+        expected_q = torch.min(*agent.q(obs, action))
+        (expected,) = torch.autograd.grad(expected_q.sum(), action)
+        q, gradient = agent.q.min_and_gradient(agent.q.state_parts(obs), action)
+        torch.testing.assert_close(q, expected_q.detach())
+        torch.testing.assert_close(gradient, expected)
+        assert not q.requires_grad and not gradient.requires_grad
+        agent.q.q2.load_state_dict(agent.q.q1.state_dict())
+
+
+def test_value_and_gradient_equal_autograd(hpo):
     agent, _ = make_agent(hpo)
+    raise_multiplier(agent)
     obs, u, _ = start(64)
     action = torch.tanh(u).requires_grad_()
-    expected_q = torch.min(*agent.q_target(obs, action))
+    expected_q = value(agent, obs, action)
     (expected,) = torch.autograd.grad(expected_q.sum(), action)
-    with torch.no_grad():
-        q, gradient = hpo.q_and_gradient(agent.q_target.min, obs, torch.tanh(u))
+    q, gradient = agent.policy.value_and_gradient_at(obs)(action)
     torch.testing.assert_close(q, expected_q.detach())
     torch.testing.assert_close(gradient, expected)
     assert not q.requires_grad and not gradient.requires_grad
+
+
+def test_attach(script):
+    """The value is left as it is, and autograd finds the gradient that was given."""
+    value, gradient, action = torch.randn(5), torch.randn(5, 3), torch.randn(5, 3, requires_grad=True)
+    attached = script.attach(value, gradient, action)
+    assert torch.equal(attached, value)
+    torch.testing.assert_close(torch.autograd.grad(attached.sum(), action)[0], gradient)
+
+
+def test_rounded_force(hpo):
+    """bfloat16 turns and stretches the gradient a little; without it, and for few rows, it is exactly the same."""
+    (exact, _), (rounded, _) = (make_agent(hpo, dtype=torch.float32, bfloat16_force=choice) for choice in (False, True))
+    raise_multiplier(exact), raise_multiplier(rounded)
+    obs, u, _ = (x.float() for x in start(500))
+    action = torch.tanh(u)
+    (q, gradient), (rounded_q, rounded_gradient) = (
+        agent.policy.value_and_gradient_at(obs)(action) for agent in (exact, rounded)
+    )
+    error = (gradient - rounded_gradient).norm(dim=-1) / gradient.norm(dim=-1)
+    assert 1e-5 < error.median() < 0.01
+    assert torch.nn.functional.cosine_similarity(gradient, rounded_gradient).quantile(0.05) > 0.98
+    torch.testing.assert_close(q, rounded_q, rtol=0.02, atol=0.02)
+    for agent in (exact, rounded):
+        few = agent.policy.value_and_gradient_at(obs[:32])(action[:32])[1]
+        torch.testing.assert_close(few, gradient[:32])
+
+
+def test_rounding_is_the_default_where_it_is_fast(hpo, monkeypatch):
+    for capability, fast in ("avx512_bf16", True), ("amx_bf16", True), ("avx2", False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=capability: {name: True, "sse": True})
+        args = make_args(hpo, bfloat16_force=None)
+        assert hpo.resolve(args).bfloat16_force is fast
+        assert hpo.resolve(replace(args, bfloat16_force=True)).bfloat16_force is True
 
 
 def test_acting():
@@ -274,7 +333,7 @@ def test_zero_gradient_gives_no_nan(hpo):
     with torch.no_grad():
         for critic in [agent.q_target.q1, agent.q_target.q2]:
             critic.net[-1].weight.zero_()
-    force, _ = agent.policy.force(obs, u, "proposed")
+    force, _ = agent.policy.force_at(obs, "proposed")(u)
     x = torch.cat([obs, torch.tanh(u), torch.zeros_like(u)], dim=-1)
     torch.testing.assert_close(force, (1 - agent.policy.gate(x)) * agent.policy.transform(x))  # g = 0: T_h alone
 

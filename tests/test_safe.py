@@ -251,6 +251,14 @@ class CostOfFirstAction:
         self.asked.append(action)
         return self.scale * action[..., 0] + obs[..., 0]
 
+    def state_part(self, obs):
+        return obs
+
+    def value_and_gradient(self, obs, action):
+        gradient = torch.zeros_like(action)
+        gradient[..., 0] = self.scale
+        return (self.scale * action[..., 0] + obs[..., 0]).detach(), gradient
+
 
 def safe_policy(q_cost, **changes):
     agent, args = make_agent(sac_hpo_safe, env_id="Ant-v4", **changes)
@@ -328,7 +336,7 @@ def test_algorithm_3_written_out(operator):
     rho = args.momentum_std_explore * torch.randn_like(u)
     noise = torch.Generator().manual_seed(6)
     for _ in range(4):
-        u, rho, _ = sac_hpo_safe.leapfrog(u, rho, lambda u: policy.force(obs, u, operator), args.step_size, 1)
+        u, rho, _ = sac_hpo_safe.leapfrog(u, rho, policy.force_at(obs, operator), args.step_size, 1)
         fresh = torch.randn(30, 2, generator=noise, dtype=torch.float64)
         rho = rho + args.momentum_std_explore * fresh
     torch.testing.assert_close(action, torch.tanh(u))
@@ -338,7 +346,7 @@ def test_algorithm_3_starts_at_the_mean_without_momentum_if_deterministic():
     policy, args = safe_policy(CostOfFirstAction(), cost_limit=1e6)
     obs = torch.randn(20, 3, dtype=torch.float64)
     mean = policy(obs)[0]
-    force, _ = policy.force(obs, mean, "proposed")
+    force, _ = policy.force_at(obs, "proposed")(mean)
     one_step = mean - 0.5 * args.step_size**2 * force
     torch.testing.assert_close(policy.act(obs, True, obs)[0], torch.tanh(one_step))
 
@@ -358,7 +366,7 @@ def test_the_force_is_the_gradient_of_q_minus_lambda_q_c():
     action = torch.tanh(u).requires_grad_()
     value = torch.min(*agent.q_target(obs, action)) - 0.7 * agent.q_cost_target(obs, action)
     (expected,) = torch.autograd.grad(value.sum(), action)
-    _, found = agent.policy.force(obs, u, "proposed")
+    _, found = agent.policy.force_at(obs, "proposed")(u)
     torch.testing.assert_close(found["q_gradient"], expected)
     torch.testing.assert_close(found["q"], value.detach())
 
