@@ -390,8 +390,10 @@ class QNetwork(nn.Module):
         return d1 @ first.weight[:, -action_dim:]
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        """x @ weight; for self.rounded in bfloat16, twice as fast where the processor has it. It is for forces: they
-        may be any function of u, the density stays exact. Few rows, as when acting, gain nothing and are not rounded.
+        """x @ weight; with self.rounded in bfloat16, twice as fast where the processor has it.
+
+        Departure: the density stays exact, since it is so for any force; Eq. (12)'s gradient in the action is rounded
+        too. Few rows, as when acting, gain nothing by it and are not.
         """
         if self.rounded and len(x) > 32:
             return (x.bfloat16() @ weight.bfloat16()).to(x.dtype)
