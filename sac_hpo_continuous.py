@@ -448,7 +448,7 @@ class HamiltonianPolicy(GaussianPolicy):
         self.gate = nn.Sequential(nn.Linear(inputs, hidden), nn.ELU(), nn.Linear(hidden, action_dim), nn.Sigmoid())
         self.args = args
 
-    def value_and_gradient_at(self, obs: Tensor) -> Callable:
+    def value_at(self, obs: Tensor) -> Callable:
         """The function action (B, A) -> min Q (B,) of the target critics and its gradient (B, A), at states (B, O)."""
         q_target, _ = self.borrowed
         state_parts = q_target.state_parts(obs)
@@ -464,7 +464,7 @@ class HamiltonianPolicy(GaussianPolicy):
         if operator == "drift":  # a control: F = 0, the momentum's noise alone
             return lambda u: (torch.zeros_like(u), {})
         _, log_alpha = self.borrowed
-        value_and_gradient = self.value_and_gradient_at(obs)
+        value_and_gradient = self.value_at(obs)
         state = obs if self.args.leapfrog_state else obs[:, :0]
         nets = self.transform, self.gate
         parts = [F.linear(state, net[0].weight[:, : state.shape[-1]], net[0].bias) for net in nets]  # (B, h_n) each
@@ -607,7 +607,7 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
     if "q" in found:  # Q and its gradient at a_K are known from the last half-step: no other pass through the critics
         q = attach(found["q"], found["q_gradient"], action)
     else:
-        q = attach(*agent.policy.value_and_gradient_at(obs)(action), action)
+        q = attach(*agent.policy.value_at(obs)(action), action)
     loss, policy_logs = policy_loss(q, log_prob, rho, alpha, args.momentum_std_train)
     descend(agent.optimizers["policy"], loss)
     logs |= policy_logs | {"values/alpha": alpha}

@@ -24,7 +24,7 @@ Paper -> this file
     Table I, settings by task          TABLE_I
 
 Departures from the paper
-    Sec. V-B prints Q + lambda Q_C, a misprint: Q - lambda Q_C, as in Sec. II-B   HamiltonianPolicy.value_and_gradient_at
+    Sec. V-B prints Q + lambda Q_C, a misprint: Q - lambda Q_C, as in Sec. II-B   HamiltonianPolicy.value_at
     Ant's limit of 25 is read as an average torque of 25 %                        constraint
     Not said there: lambda moves after each episode, by the cost of that one      Multiplier
     Algorithm 3 is followed; Sec. IV-D tests the action before any leapfrog step  HamiltonianPolicy.act
@@ -511,7 +511,7 @@ class HamiltonianPolicy(GaussianPolicy):
         self.gate = nn.Sequential(nn.Linear(inputs, hidden), nn.ELU(), nn.Linear(hidden, action_dim), nn.Sigmoid())
         self.args = args
 
-    def value_and_gradient_at(self, obs: Tensor) -> Callable:
+    def value_at(self, obs: Tensor) -> Callable:
         """The function action (B, A) -> Q - lambda Q_C (B,) of the target critics and its gradient (B, A), at states
         (B, O): what takes the place of Q in Eqs. (9), (12) and (13).
 
@@ -537,7 +537,7 @@ class HamiltonianPolicy(GaussianPolicy):
         if operator == "drift":  # a control: F = 0, the momentum's noise alone
             return lambda u: (torch.zeros_like(u), {})
         _, log_alpha, _, _ = self.borrowed
-        value_and_gradient = self.value_and_gradient_at(obs)
+        value_and_gradient = self.value_at(obs)
         state = obs if self.args.leapfrog_state else obs[:, :0]
         nets = self.transform, self.gate
         parts = [F.linear(state, net[0].weight[:, : state.shape[-1]], net[0].bias) for net in nets]  # (B, h_n) each
@@ -766,7 +766,7 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
     if "q" in found:  # Q and its gradient at a_K are known from the last half-step: no other pass through the critics
         q = attach(found["q"], found["q_gradient"], action)
     else:
-        q = attach(*agent.policy.value_and_gradient_at(obs)(action), action)
+        q = attach(*agent.policy.value_at(obs)(action), action)
     loss, policy_logs = policy_loss(q, log_prob, rho, alpha, args.momentum_std_train)
     descend(agent.optimizers["policy"], loss)
     logs |= policy_logs | {"values/alpha": alpha}

@@ -271,7 +271,7 @@ def test_value_and_gradient_equal_autograd(hpo):
     action = torch.tanh(u).requires_grad_()
     expected_q = value(agent, obs, action)
     (expected,) = torch.autograd.grad(expected_q.sum(), action)
-    q, gradient = agent.policy.value_and_gradient_at(obs)(action)
+    q, gradient = agent.policy.value_at(obs)(action)
     torch.testing.assert_close(q, expected_q.detach())
     torch.testing.assert_close(gradient, expected)
     assert not q.requires_grad and not gradient.requires_grad
@@ -291,15 +291,13 @@ def test_rounded_force(hpo):
     raise_multiplier(exact), raise_multiplier(rounded)
     obs, u, _ = (x.float() for x in start(500))
     action = torch.tanh(u)
-    (q, gradient), (rounded_q, rounded_gradient) = (
-        agent.policy.value_and_gradient_at(obs)(action) for agent in (exact, rounded)
-    )
+    (q, gradient), (rounded_q, rounded_gradient) = (agent.policy.value_at(obs)(action) for agent in (exact, rounded))
     error = (gradient - rounded_gradient).norm(dim=-1) / gradient.norm(dim=-1)
     assert 1e-5 < error.median() < 0.01
     assert torch.nn.functional.cosine_similarity(gradient, rounded_gradient).quantile(0.05) > 0.98
     torch.testing.assert_close(q, rounded_q, rtol=0.02, atol=0.02)
     for agent in (exact, rounded):
-        few = agent.policy.value_and_gradient_at(obs[:32])(action[:32])[1]
+        few = agent.policy.value_at(obs[:32])(action[:32])[1]
         torch.testing.assert_close(few, gradient[:32])
 
 
