@@ -1,0 +1,212 @@
+#!/usr/bin/env bash
+# The paper's experiments, on this machine or on a Slurm cluster. One run is one process with one thread.
+#
+#   ./benchmark.sh continuous                      Fig. 2: SAC, SAC-NF, SAC-HPO on eight tasks
+#   ./benchmark.sh safe                            Fig. 3: SAC-Lagrangian and safe SAC-HPO
+#   ./benchmark.sh ablation                        Fig. 4, Table II, and the drift control
+#   ./benchmark.sh sensitivity                     Fig. 5: K and both spreads of the momentum
+#   ./benchmark.sh momentum                        Fig. 6: no momentum
+#   ./benchmark.sh quick                           a few minutes: does every script work here?
+#   ./benchmark.sh collect                         copies what finished runs report into results/
+#
+#   --seeds N              seeds 1 to N (5)
+#   --envs "A B"           other tasks than the paper's
+#   --total-timesteps N    steps of each run (1000000)
+#   --workers N            runs at a time (one per core)
+#   --runs DIR             where runs are kept (runs/benchmark): DIR/<task>/<algorithm>/seed_<n>/
+#   --dry-run              prints the commands and runs nothing
+#   --slurm [OPTION...]    submits one job array instead; everything after it goes to sbatch
+#
+# Started again, it skips what is finished and resumes what was interrupted. Runs with the same settings are shared
+# between experiments. A run that fails does not stop the others; the end names it and its log.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) # commands are relative to it: config.json keeps them
+called_from=$PWD
+cd "$here"
+export OMP_NUM_THREADS=1
+
+stop() { # message: one line on stderr, exit status 2
+    echo "benchmark.sh: $1" >&2
+    exit 2
+}
+
+python=${PYTHON:-.venv/bin/python}
+[ -x "$python" ] || python=$(command -v python3) || stop "no Python: make .venv as the README says, or set PYTHON"
+
+# ---------------------------------------------------------------------------------------------------------- one run
+
+# The command for a run's folder, in the array `command`; empty if the run is finished.
+command_for() { # folder steps script [argument...]
+    local folder=$1 steps=$2 script=$3 run file stored
+    run=$(find "$folder" -mindepth 2 -maxdepth 2 -name config.json -printf '%h\n' 2>/dev/null | sort | tail -n 1) || true
+    command=("$python" "$script.py" "${@:4}" --total-timesteps "$steps" --runs-dir "$folder")
+    [ -n "$run" ] || return 0
+    for file in "$run"/agent_*.pt; do
+        file=${file##*/agent_}
+        if [ "${file%.pt}" != "*" ] && [ "${file%.pt}" -ge "$steps" ]; then
+            command=()
+            return 0
+        fi
+    done
+    stored=$(sed -n 's/.*"total_timesteps": \([0-9]*\).*/\1/p' "$run/config.json")
+    command=("$python" "$script.py" --resume "$run" --total-timesteps $((stored > steps ? stored : steps)))
+}
+
+if [ "${1:-}" = _run ]; then # one line of the list below; an exit status that lets xargs go on
+    read -ra words <<<"$2"
+    command_for "${words[@]}"
+    name=${words[0]}
+    [ ${#command[@]} -gt 0 ] || { echo "finished before: $name" && exit 0; }
+    mkdir -p "$name"
+    echo "started: $name"
+    status=0
+    "${command[@]}" >>"$name/log.txt" 2>&1 || status=$?
+    if [ $status = 0 ]; then
+        rm -f "$name/failed"
+        echo "finished: $name"
+    else
+        echo $status >"$name/failed"
+        echo "failed with exit status $status: $name" >&2
+        exit 1
+    fi
+    exit 0
+fi
+
+# ------------------------------------------------------------------------------------------------------- experiments
+
+case ${1:-} in
+"" | -h | --help)
+    sed -n '2,/^set -e/{/^set -e/!s/^# \{0,1\}//p}' "$0"
+    exit 0
+    ;;
+esac
+
+experiment=${1:-}
+shift || true
+seeds=5 envs="" steps=1000000 runs=$here/runs/benchmark workers=$(nproc) dry_run="" slurm=""
+while [ $# -gt 0 ]; do
+    case $1 in
+    --seeds | --total-timesteps | --workers)
+        [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || stop "$1 must be a whole number, 1 or more, not '${2:-}'"
+        ;;&
+    --envs | --runs) [ -n "${2:-}" ] || stop "$1 needs a value" ;;&
+    --seeds) seeds=$2 && shift 2 ;;
+    --total-timesteps) steps=$2 && shift 2 ;;
+    --workers) workers=$2 && shift 2 ;;
+    --envs) envs=$2 && shift 2 ;;
+    --runs) runs=$2 && shift 2 ;;
+    --dry-run) dry_run=yes && shift ;;
+    --slurm) slurm=yes && shift && break ;;
+    *) stop "unknown option $1; the options stand at the top of benchmark.sh" ;;
+    esac
+done
+sbatch_options=("$@")
+[[ $runs != *[[:space:]]* ]] || stop "--runs must not have spaces in it: '$runs'"
+runs=$(cd "$called_from" && realpath -m --relative-to="$here" "$runs")
+
+if [ "$experiment" = collect ]; then
+    for csv in "$runs"/*/*/seed_*/*/eval.csv; do
+        compgen -G "${csv%/*}/agent_*.pt" >/dev/null || continue
+        to=${csv#"$runs"/} && to=results/${to%/*/eval.csv}
+        mkdir -p "$to"
+        cp "$csv" "${csv%/*}/config.json" "$to"
+        echo "$to"
+    done
+    exit 0
+fi
+
+jobs=()
+job() { # algorithm's label, script, its arguments: a run for each task
+    local env
+    for env in $envs; do
+        jobs+=("$runs/$env/$1/seed_$seed $steps $2 --env-id $env --seed $seed ${*:3}")
+    done
+}
+
+mujoco="Hopper-v4 Walker2d-v4 HalfCheetah-v4 Ant-v4 Humanoid-v4"
+bullet="HumanoidBulletEnv-v0 HumanoidFlagrunBulletEnv-v0 HumanoidFlagrunHarderBulletEnv-v0"
+plan() { # every run of the experiment for one seed
+    case $experiment in
+    continuous)
+        envs=${envs:-$mujoco $bullet}
+        job sac_baseline sac_baseline
+        job sac_nf sac_nf
+        job sac_hpo_continuous sac_hpo_continuous
+        ;;
+    safe)
+        envs=${envs:-HalfCheetah-v4 Ant-v4}
+        job sac_lagrangian sac_lagrangian
+        job sac_hpo_safe sac_hpo_safe
+        ;;
+    ablation)
+        envs=${envs:-Ant-v4 HumanoidBulletEnv-v0}
+        job sac_baseline sac_baseline
+        job sac_hpo_continuous sac_hpo_continuous
+        job baseline-1 sac_hpo_continuous --explore conventional --train conventional
+        job baseline-2 sac_hpo_continuous --explore conventional --train gaussian
+        job baseline-3 sac_hpo_continuous --explore gaussian --train proposed
+        job drift sac_hpo_continuous --explore drift --train drift
+        ;;
+    sensitivity) # the paper's text names Hopper only; the others are our choice
+        envs=${envs:-Hopper-v4 Walker2d-v4 Ant-v4}
+        for k in 1 2 3; do job leapfrog-steps-$k sac_hpo_continuous --leapfrog-steps $k; done
+        for std in 0.5 1.0 1.5; do job momentum-std-explore-$std sac_hpo_continuous --momentum-std-explore $std; done
+        for std in 0.01 0.1 0.2; do job momentum-std-train-$std sac_hpo_continuous --momentum-std-train $std; done
+        ;;
+    momentum) # the paper's text names no task; these are our choice
+        envs=${envs:-Hopper-v4 Walker2d-v4 Ant-v4}
+        job sac_hpo_continuous sac_hpo_continuous
+        job no-momentum sac_hpo_continuous --momentum-std-train 0 --momentum-std-explore 0
+        ;;
+    quick)
+        envs=${envs:-HalfCheetah-v4} steps=1500 runs=$runs/quick
+        for script in sac_baseline sac_nf sac_hpo_continuous sac_lagrangian sac_hpo_safe; do
+            job $script $script --learning-starts 500 --eval-episodes 1
+        done
+        ;;
+    *) stop "no experiment '$experiment': continuous, safe, ablation, sensitivity, momentum, quick or collect" ;;
+    esac
+}
+
+case $experiment in quick) seeds=1 ;; esac
+for seed in $(seq "$seeds"); do plan; done # all algorithms of a seed before the next: an early end is worth reading
+
+# --------------------------------------------------------------------------------------------------------- run them
+
+if [ -n "$dry_run" ]; then
+    for line in "${jobs[@]}"; do
+        read -ra words <<<"$line"
+        command_for "${words[@]}"
+        [ ${#command[@]} -gt 0 ] && printf '%q ' "${command[@]}" || printf '# finished: %s' "${words[0]}"
+        echo
+    done
+    exit 0
+fi
+
+mkdir -p "$runs" || stop "--runs $runs cannot be made"
+list=$(mktemp "$runs/$experiment.XXXXXX.jobs")
+printf '%s\n' "${jobs[@]}" >"$list"
+
+if [ -n "$slurm" ]; then # a job that Slurm kills and requeues resumes its run
+    command -v sbatch >/dev/null || stop "--slurm needs sbatch, which is not here"
+    one="sed -n \"\$((SLURM_ARRAY_TASK_ID + 1))p\" '$list' | xargs -d '\\n' ./benchmark.sh _run"
+    sbatch --job-name="$experiment" --array=0-$((${#jobs[@]} - 1)) --cpus-per-task=1 --requeue --open-mode=append \
+        --output="$list.%a.log" --chdir="$here" --export=ALL "${sbatch_options[@]}" --wrap="$one"
+    exit 0
+fi
+
+set -m # a process group of their own: Ctrl-C ends these runs and nothing else
+xargs -a "$list" -d '\n' -n 1 -P "$workers" ./benchmark.sh _run &
+group=$!
+set +m
+trap 'trap "" INT TERM; kill -TERM -- "-$group" 2>/dev/null; wait; rm -f "$list"; echo "benchmark.sh: interrupted; the same command goes on" >&2; exit 130' INT TERM
+status=0
+wait "$group" || status=1
+rm -f "$list"
+for line in "${jobs[@]}"; do
+    folder=${line%% *}
+    if [ -e "$folder/failed" ]; then
+        echo "failed: $folder/log.txt: $(tail -n 1 "$folder/log.txt")" >&2
+    fi
+done
+exit $status

@@ -1,0 +1,454 @@
+"""Pictures and tables from finished runs: the paper's Figs. 2 to 7, final scores, the README's generated part.
+
+    python plot.py curves --figure continuous           # learning curves as in Fig. 2, from results/
+    python plot.py table --root runs                    # final scores of your own runs
+    python plot.py policy runs/<run>                    # Fig. 7, from agent_<step>.pt files of a SAC-HPO run
+    python plot.py readme                               # rewrites what is generated in README.md, and results/*.png
+
+A run is any folder with an eval.csv and its config.json, at any depth under --root. Its label, what a curve is called,
+is the folder above seed_<n> in the layout of benchmark.sh (<task>/<label>/seed_<n>), elsewhere the script's name.
+"""
+
+import importlib
+import json
+import re
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple, NoReturn
+
+import matplotlib
+
+matplotlib.use("Agg")  # files only: no screen is needed
+import matplotlib.pyplot as plt
+import numpy as np
+import tyro
+from scipy import stats
+
+# Label -> how it is called, its colour (Okabe and Ito's, told apart by colour-blind readers) and, for print without
+# colours, its line style. In the order of legends and tables.
+LABELS = {
+    "sac_baseline": ("SAC", "#0072B2", "--"),
+    "sac_nf": ("SAC-NF", "#E69F00", "-."),
+    "sac_hpo_continuous": ("SAC-HPO", "#D55E00", "-"),
+    "sac_lagrangian": ("SAC-Lagrangian", "#0072B2", "--"),
+    "sac_hpo_safe": ("safe SAC-HPO", "#D55E00", "-"),
+    "baseline-1": ("Baseline-1: conventional leapfrog", "#009E73", ":"),
+    "baseline-2": ("Baseline-2: conventional to explore only", "#CC79A7", "-."),
+    "baseline-3": ("Baseline-3: proposed to train only", "#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
+    "drift": ("drift: momentum without force", "#555555", (0, (1, 3))),
+    "no-momentum": ("SAC-HPO, no momentum", "#009E73", ":"),
+    "leapfrog-steps-1": ("K = 1", "#0072B2", "--"),
+    "leapfrog-steps-2": ("K = 2", "#D55E00", "-"),
+    "leapfrog-steps-3": ("K = 3", "#009E73", ":"),
+    "momentum-std-explore-0.5": ("exploration spread 0.5", "#0072B2", "--"),
+    "momentum-std-explore-1.0": ("exploration spread 1.0", "#D55E00", "-"),
+    "momentum-std-explore-1.5": ("exploration spread 1.5", "#009E73", ":"),
+    "momentum-std-train-0.01": ("training spread 0.01", "#0072B2", "--"),
+    "momentum-std-train-0.1": ("training spread 0.1", "#D55E00", "-"),
+    "momentum-std-train-0.2": ("training spread 0.2", "#009E73", ":"),
+}
+SPREADS = [label for label in LABELS if label.startswith("momentum-std")]
+FIGURES = {
+    "continuous": ["sac_baseline", "sac_nf", "sac_hpo_continuous"],  # Fig. 2
+    "safe": ["sac_lagrangian", "sac_hpo_safe"],  # Fig. 3
+    "ablation": ["sac_baseline", "sac_hpo_continuous", "baseline-1", "baseline-2", "baseline-3", "drift"],  # Fig. 4
+    "sensitivity": ["leapfrog-steps-1", "leapfrog-steps-2", "leapfrog-steps-3", *SPREADS],  # Fig. 5
+    "momentum": ["sac_hpo_continuous", "no-momentum"],  # Fig. 6
+}
+OTHER_COLORS = "#000000", "#F0E442", "#999999"  # for labels that are not in the table
+
+
+def stop(message: str) -> NoReturn:
+    """Ends the program with one line on stderr and exit status 2."""
+    print(f"plot.py: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+# ------------------------------------------------------------------------------------------------------------- runs
+
+
+class Run(NamedTuple):
+    env_id: str
+    label: str
+    seed: int
+    table: np.ndarray  # of eval.csv: one record per evaluation
+    config: dict
+    folder: Path
+
+
+Groups = dict[tuple[str, str], list[Run]]  # (task, label) -> its runs, by seed
+
+
+def read_runs(root: Path) -> Groups:
+    """All runs under a folder that have been evaluated at least once; exits with status 2 if there is none."""
+    groups, empty = defaultdict(dict), 0
+    for path in sorted(root.rglob("eval.csv")):
+        folder = path.parent
+        try:
+            config = json.loads((folder / "config.json").read_text())
+            env_id, seed, label = config["args"]["env_id"], config["args"]["seed"], config["algorithm"]
+        except (OSError, ValueError, KeyError) as error:
+            stop(f"{folder} has an eval.csv without a config.json that can be read beside it ({error!r})")
+        for above in (folder, folder.parent):
+            label = above.parent.name if re.fullmatch(r"seed_\d+", above.name) else label
+        if path.read_text().count("\n") < 2:
+            empty += 1
+            continue
+        table = np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
+        run, other = Run(env_id, label, seed, table, config, folder), groups[env_id, label].get(seed)
+        if other is not None:
+            longer, shorter = sorted([run, other], key=lambda r: -r.table["global_step"][-1])
+            print(f"{shorter.folder} has the task, label and seed of {longer.folder}: the longer one counts")
+            run = longer
+        groups[env_id, label][seed] = run
+    if not groups:
+        stop(f"no runs under {root}" + (f" but {empty} that have not been evaluated yet" if empty else ""))
+    order = list(LABELS)
+    known = sorted(groups, key=lambda key: (key[0], order.index(key[1]) if key[1] in order else len(order), key[1]))
+    return {key: [groups[key][seed] for seed in sorted(groups[key])] for key in known}
+
+
+def pick(groups: Groups, labels: list[str], envs: list[str]) -> Groups:
+    """Those of the wanted labels and tasks; an empty list leaves all."""
+    kept = {
+        key: runs for key, runs in groups.items() if key[1] in (labels or [key[1]]) and key[0] in (envs or [key[0]])
+    }
+    if not kept:
+        found = ", ".join(f"{env_id} {label}" for env_id, label in groups)
+        stop(f"no runs of {', '.join(labels) or 'any label'} on {', '.join(envs) or 'any task'}; there are: {found}")
+    return kept
+
+
+def common_steps(runs: list[Run]) -> np.ndarray:
+    """Steps at which all seeds were evaluated; says so if some go on for longer."""
+    steps = runs[0].table["global_step"]
+    for run in runs[1:]:
+        steps = np.intersect1d(steps, run.table["global_step"])
+    ends = {int(run.table["global_step"][-1]) for run in runs}
+    if not steps.size:
+        stop(f"{runs[0].env_id}, {runs[0].label}: its seeds have no evaluation at the same step")
+    if len(ends) > 1:
+        print(f"{runs[0].env_id}, {runs[0].label}: seeds end at {sorted(ends)}; all are cut at step {int(steps[-1])}")
+    return steps
+
+
+def values_at(runs: list[Run], steps: np.ndarray, column: str) -> np.ndarray:
+    """(seeds, steps)"""
+    return np.stack([run.table[column][np.isin(run.table["global_step"], steps)] for run in runs])
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Exponential moving average along the last axis; `window` evaluations weigh as 2 / (window + 1) does."""
+    smoothed, weight = np.array(values, float), 2.0 / (window + 1.0)
+    for i in range(1, values.shape[-1]):
+        smoothed[..., i] = (1.0 - weight) * smoothed[..., i - 1] + weight * values[..., i]
+    return smoothed
+
+
+def style(label: str) -> tuple:
+    if label in LABELS:
+        return LABELS[label]
+    return label, OTHER_COLORS[sum(map(ord, label)) % len(OTHER_COLORS)], "-"
+
+
+# ------------------------------------------------------------------------------------------------------------ curves
+
+
+def draw_curves(groups: Groups, window: int, until: int | None = None) -> plt.Figure:
+    """One column of panels per task: return and, where there are costs, the cost that the limit is about."""
+    envs = list(dict.fromkeys(env_id for env_id, _ in groups))
+    safe = any("j_c_mean" in run.table.dtype.names for runs in groups.values() for run in runs)
+    columns = ["return_mean", *(["j_c_mean", "training_cost"] if safe else [])]
+    names = {"return_mean": "return", "j_c_mean": "cost J_C", "training_cost": "cost of training so far"}
+    across = len(envs) if safe else min(len(envs), 4)
+    down = len(columns) if safe else -(-len(envs) // 4)
+    figure, axes = plt.subplots(down, across, figsize=(1.0 + 3.6 * across, 0.6 + 2.7 * down), squeeze=False)
+    for (env_id, label), runs in groups.items():
+        name, color, line = style(label)
+        steps = common_steps(runs)
+        steps = steps[steps <= until] if until else steps
+        for row, column in enumerate(columns):
+            place = envs.index(env_id)
+            axis = axes[row, place] if safe else axes[place // 4, place % 4]
+            values = values_at(runs, steps, column)
+            values = values if column == "training_cost" else smooth(values, window)
+            mean, std = values.mean(0), values.std(0, ddof=1) if len(runs) > 1 else None
+            axis.plot(steps / 1000.0, mean, color=color, linestyle=line, linewidth=1.8, label=f"{name} (n={len(runs)})")
+            if std is not None:
+                axis.fill_between(steps / 1000.0, mean - std, mean + std, color=color, alpha=0.18, linewidth=0)
+            if column == "j_c_mean":
+                axis.axhline(runs[0].config["args"]["cost_limit"], color="#555555", linewidth=0.9)
+            axis.set_title(env_id if row == 0 or not safe else "", fontsize=10)
+            axis.set_xlabel("thousand environment steps", fontsize=9)
+            axis.set_ylabel(names[column], fontsize=9)
+            axis.tick_params(labelsize=8)
+            axis.grid(alpha=0.25)
+    for axis in axes.flat:
+        if axis.lines:
+            axis.legend(fontsize=7, frameon=False)
+        else:
+            axis.set_visible(False)
+    figure.tight_layout()
+    return figure
+
+
+def save(figure: plt.Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, metadata={"Software": None} if path.suffix == ".png" else None)
+    plt.close(figure)
+    print(path)
+
+
+@dataclass
+class Curves:
+    """Learning curves: mean over seeds and one standard deviation, one panel per task."""
+
+    figure: str = ""
+    """which figure's algorithms: continuous, safe, ablation, sensitivity, momentum; else --labels or all"""
+    root: Path = Path("results")
+    """folder under which runs are looked for"""
+    labels: tuple[str, ...] = ()
+    """algorithms to show, by label"""
+    envs: tuple[str, ...] = ()
+    """tasks to show"""
+    window: int = 5
+    """evaluations of the exponential moving average, 5 as in the paper; 1: none"""
+    until: int | None = None
+    """last environment step to show"""
+    out: Path = Path("curves.png")
+    """file to write; its ending chooses the format (png, pdf, svg)"""
+
+    def __call__(self) -> None:
+        if self.figure not in ("", *FIGURES):
+            stop(f"--figure must be one of {', '.join(FIGURES)}, not {self.figure}")
+        if self.window < 1:
+            stop(f"--window must be 1 or more, not {self.window}")
+        labels = FIGURES.get(self.figure, list(self.labels))
+        save(draw_curves(pick(read_runs(self.root), labels, list(self.envs)), self.window, self.until), self.out)
+
+
+# ------------------------------------------------------------------------------------------------------------- table
+
+
+def interquartile_mean(scores: np.ndarray, axis: int = -1) -> np.ndarray:
+    return stats.trim_mean(scores, 0.25, axis=axis)
+
+
+def interval(scores: np.ndarray) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the inter-quartile mean, seeds drawn anew within the task."""
+    result = stats.bootstrap((scores,), interquartile_mean, method="percentile", n_resamples=10_000, rng=0)
+    return result.confidence_interval.low, result.confidence_interval.high
+
+
+def probability_of_improvement(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Share of pairs of seeds in which ours scores higher; a tie counts half."""
+    return float((np.sign(ours[:, None] - theirs[None, :]) * 0.5 + 0.5).mean())
+
+
+def final_scores(groups: Groups, step: int | None = None) -> dict[tuple[str, str], tuple[int, np.ndarray, list[Run]]]:
+    """(task, label) -> step of the last evaluation of all seeds (up to `step`), the return of each seed there, runs."""
+    scores = {}
+    for key, runs in groups.items():
+        steps = common_steps(runs)
+        steps = steps[steps <= step] if step else steps
+        if steps.size:
+            scores[key] = int(steps[-1]), values_at(runs, steps[-1:], "return_mean")[:, 0], runs
+    return scores
+
+
+def table_lines(groups: Groups, step: int | None = None) -> list[str]:
+    """A Markdown table of the last evaluations: final scores, not best ones."""
+    scores = final_scores(groups, step)
+    safe = any("j_c_mean" in runs[0].table.dtype.names for _, _, runs in scores.values())
+    head = ["task", "algorithm", "step", "n", "return, mean ± std", "inter-quartile mean [95 % interval]"]
+    head += ["J_C (limit)", "λ", "cost of training"] if safe else ["P(better than SAC)"]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for (env_id, label), (last, values, runs) in scores.items():
+        n = len(values)
+        spread = f" ± {values.std(ddof=1):,.0f}" if n > 1 else ""
+        low_high = "[{:,.0f}, {:,.0f}]".format(*interval(values)) if n > 1 else "(one seed)"
+        row = [env_id, style(label)[0], f"{last:,}", str(n), f"{values.mean():,.0f}{spread}"]
+        row += [f"{interquartile_mean(values):,.0f} {low_high}"]
+        if safe:
+            step_of = np.array([last])
+            j_c, multiplier, cost = (
+                values_at(runs, step_of, column).mean() for column in ("j_c_mean", "lambda", "training_cost")
+            )
+            row += [f"{j_c:.1f} ({runs[0].config['args']['cost_limit']:.0f})", f"{multiplier:.2f}", f"{cost:,.0f}"]
+        else:
+            sac = scores.get((env_id, "sac_baseline"))
+            compare = sac is not None and label != "sac_baseline" and sac[0] == last
+            row += [f"{probability_of_improvement(values, sac[1]):.2f}" if compare else "–"]
+        lines.append("| " + " | ".join(row) + " |")
+    return lines
+
+
+@dataclass
+class Table:
+    """Final scores as a Markdown table. The score of a seed is its last evaluation, of ten episodes, never the best."""
+
+    figure: str = ""
+    """which figure's algorithms: continuous, safe, ablation, sensitivity, momentum; else --labels or all"""
+    root: Path = Path("results")
+    """folder under which runs are looked for"""
+    labels: tuple[str, ...] = ()
+    """algorithms to show, by label"""
+    envs: tuple[str, ...] = ()
+    """tasks to show"""
+    step: int | None = None
+    """take the last evaluation up to this step"""
+
+    def __call__(self) -> None:
+        if self.figure not in ("", *FIGURES):
+            stop(f"--figure must be one of {', '.join(FIGURES)}, not {self.figure}")
+        labels = FIGURES.get(self.figure, list(self.labels))
+        print("\n".join(table_lines(pick(read_runs(self.root), labels, list(self.envs)), self.step)))
+
+
+# ------------------------------------------------------------------------------------------------------------ policy
+
+
+def sample_policy(path: Path, steps: int, samples: int, dims: tuple[int, int]) -> dict:
+    """Actions of base policy and Hamiltonian policy at one state, and Q over two of the action's dimensions there.
+
+    The state is where the deterministic policy stands after `steps` steps of an episode. The other dimensions of the
+    action are held at tanh(mean) under the contour.
+    """
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        algorithm = state["algorithm"]
+    except Exception as error:  # a damaged or foreign file raises half a dozen kinds
+        stop(f"{path} is no agent file ({(str(error).splitlines() or [repr(error)])[0]})")
+    if algorithm != "sac_hpo_continuous":
+        stop(f"{path} is an agent of {algorithm}.py; Fig. 7 needs one of sac_hpo_continuous.py")
+    script = importlib.import_module(algorithm)
+    args = script.resolve(script.Args(**state["args"]))
+    env = script.make_env(args)
+    agent = script.Agent(env.observation_space.shape[0], env.action_space.shape[0], args, torch.device("cpu"))
+    agent.load_state_dict(state["agent"])
+    if max(dims) >= env.action_space.shape[0] or min(dims) < 0:
+        stop(f"--dims must be two of the action's dimensions, 0 to {env.action_space.shape[0] - 1}, not {dims}")
+    torch.manual_seed(args.seed)
+    obs, _ = env.reset(seed=args.seed)
+    for _ in range(steps):
+        obs, _, terminated, truncated, _ = env.step(agent.act(obs[None], deterministic=True)[0])
+        if terminated or truncated:
+            break
+    env.close()
+    with torch.no_grad():
+        many = torch.from_numpy(obs).expand(samples, -1)
+        base = torch.tanh(agent.policy.sample_gaussian(many)[0])
+        evolved = agent.policy.act(many, deterministic=False)
+        axis = torch.linspace(-0.999, 0.999, 61)
+        x, y = torch.meshgrid(axis, axis, indexing="xy")
+        grid = torch.tanh(agent.policy(many[:1])[0]).repeat(x.numel(), 1)
+        grid[:, dims[0]], grid[:, dims[1]] = x.flatten(), y.flatten()
+        q = agent.q_target.min(many[:1].expand(len(grid), -1), grid).reshape(x.shape)
+        q_of = [agent.q_target.min(many, action).mean().item() for action in (base, evolved)]
+    return {
+        "env_id": args.env_id,
+        "step": state["global_step"],
+        "axis": axis.numpy(),
+        "q": q.numpy(),
+        "base": base[:, list(dims)].numpy(),
+        "evolved": evolved[:, list(dims)].numpy(),
+        "q_of": q_of,
+    }
+
+
+def draw_policy(panels: list[dict], dims: tuple[int, int]) -> plt.Figure:
+    figure, axes = plt.subplots(1, len(panels), figsize=(1.0 + 4.2 * len(panels), 3.9), squeeze=False)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        contour = axis.contourf(panel["axis"], panel["axis"], panel["q"], levels=20, cmap="cividis")
+        figure.colorbar(contour, ax=axis, label="Q").ax.tick_params(labelsize=8)
+        names = [f"{name}, mean Q {q:.1f}" for name, q in zip(("base policy", "evolved"), panel["q_of"], strict=True)]
+        axis.scatter(*panel["base"].T, s=5, color="#56B4E9", marker="o", linewidths=0, label=names[0])
+        axis.scatter(*panel["evolved"].T, s=9, color="#D55E00", marker="x", linewidths=0.6, label=names[1])
+        axis.set(xlim=(-1, 1), ylim=(-1, 1), xlabel=f"action {dims[0]}", ylabel=f"action {dims[1]}")
+        axis.set_title(f"{panel['env_id']}, step {panel['step']:,}", fontsize=10)
+        axis.legend(fontsize=7, loc="lower left", markerscale=2.0)
+    figure.tight_layout()
+    return figure
+
+
+@dataclass
+class Policy:
+    """Fig. 7: 1,000 actions of the base policy and of the Hamiltonian policy, over the contour of Q."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """folder of a run of sac_hpo_continuous.py; needs agent_<step>.pt files: see --snapshot-frequency there"""
+    at: tuple[int, ...] = ()
+    """training steps to show; else three of those there are, the first, a middle one and the last"""
+    dims: tuple[int, int] = (0, 1)
+    """dimensions of the action to show"""
+    state_after: int = 50
+    """steps of an episode after which the state is taken"""
+    samples: int = 1_000
+    """actions of each policy"""
+    out: Path = Path("policy.png")
+    """file to write; its ending chooses the format"""
+
+    def __call__(self) -> None:
+        files = {int(path.stem.removeprefix("agent_")): path for path in self.run.glob("agent_*.pt")}
+        if not files:
+            stop(f"{self.run} has no agent_<step>.pt; a run writes one at its end, or see --snapshot-frequency")
+        there = sorted(files)
+        at = self.at or sorted({there[0], there[len(there) // 2], there[-1]})
+        for step in at:
+            if step not in files:
+                stop(f"--at {step}: {self.run} has agents of steps {', '.join(map(str, there))}")
+        panels = [sample_policy(files[step], self.state_after, self.samples, self.dims) for step in at]
+        save(draw_policy(panels, self.dims), self.out)
+
+
+# ------------------------------------------------------------------------------------------------------------ readme
+
+
+def generate(root: Path) -> tuple[dict[str, str], dict[str, plt.Figure]]:
+    """The README's generated parts by name, and the pictures by file name, from the runs under `root`."""
+    groups, parts, figures = read_runs(root), {}, {}
+    for name, labels in FIGURES.items():
+        chosen = {key: runs for key, runs in groups.items() if key[1] in labels}
+        if name in ("ablation", "momentum"):  # a task counts if more than the algorithms of Fig. 2 ran on it
+            own = {env_id for env_id, label in chosen if label not in FIGURES["continuous"]}
+            chosen = {key: runs for key, runs in chosen.items() if key[0] in own}
+        if not chosen:
+            continue
+        until = min(int(runs[0].table["global_step"][-1]) for runs in chosen.values()) if name == "ablation" else None
+        figures[f"{name}.png"] = draw_curves(chosen, window=5, until=until)
+        parts[name] = f"![learning curves]({root.name}/{name}.png)\n\n" + "\n".join(table_lines(chosen, until))
+    return parts, figures
+
+
+def fill(text: str, parts: dict[str, str]) -> str:
+    """Puts each part between its two marks, <!-- generated: name --> and <!-- end -->."""
+
+    def replace(match: re.Match) -> str:
+        return f"{match[1]}\n{parts.get(match[2], '(no runs yet)')}\n{match[3]}"
+
+    return re.sub(r"(<!-- generated: (\S+) -->).*?(<!-- end -->)", replace, text, flags=re.DOTALL)
+
+
+@dataclass
+class Readme:
+    """Rewrites the generated tables and pictures of the README from the committed results."""
+
+    root: Path = Path("results")
+    """folder of the results"""
+    readme: Path = Path("README.md")
+    """file whose generated parts are rewritten"""
+
+    def __call__(self) -> None:
+        parts, figures = generate(self.root)
+        for name, figure in figures.items():
+            save(figure, self.root / name)
+        self.readme.write_text(fill(self.readme.read_text(), parts))
+
+
+if __name__ == "__main__":
+    commands = {"curves": Curves, "table": Table, "policy": Policy, "readme": Readme}
+    tyro.extras.subcommand_cli_from_dict(commands)()

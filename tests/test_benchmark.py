@@ -1,0 +1,176 @@
+"""benchmark.sh: what it runs, skips, resumes, reports. A small shell script stands in for Python and the algorithms."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import ROOT, SCRIPTS
+
+STAND_IN = """#!/usr/bin/env bash
+# Called as: python SCRIPT.py --env-id E ... --total-timesteps N --runs-dir D
+# or as:     python SCRIPT.py --resume R --total-timesteps N
+echo "$*" >> "$CALLS"
+while [ $# -gt 0 ]; do
+    case $1 in
+    --env-id) env=$2 ;;
+    --total-timesteps) steps=$2 ;;
+    --runs-dir) run=$2/a__run ;;
+    --resume) run=$2 resumed=yes ;;
+    esac
+    shift
+done
+mkdir -p "$run"
+printf '{\\n  "args": {\\n    "total_timesteps": %s\\n  }\\n}\\n' "$steps" > "$run/config.json"
+echo global_step,return_mean > "$run/eval.csv"
+case "$run" in
+*Fail*) echo "no such task" >&2; exit 2 ;;
+*Slow*) [ -n "${resumed:-}" ] || { touch "$run/running"; sleep 300; } ;;
+esac
+touch "$run/agent_$steps.pt"
+"""
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """Runs benchmark.sh with the stand-in, its runs in a folder of the test's; returns the ended process."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(STAND_IN)
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PYTHON", str(stand_in))
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+
+    def call(*words, start=False):
+        command = [str(ROOT / "benchmark.sh"), *words, *(() if start == "bare" else ("--runs", str(tmp_path / "runs")))]
+        if start is True:
+            reset = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  (background jobs ignore it)
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            return subprocess.Popen(command, preexec_fn=reset, **pipes)
+        return subprocess.run(command, capture_output=True, text=True)
+
+    call.calls = lambda: (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
+    call.runs = tmp_path / "runs"
+    return call
+
+
+def test_dry_run_prints_the_commands_and_runs_nothing(bench):
+    ended = bench("continuous", "--dry-run")
+    lines = ended.stdout.splitlines()
+    assert ended.returncode == 0 and len(lines) == len(set(lines)) == 3 * 8 * 5
+    assert "--seed 1 " in lines[0] and "--seed 5 " in lines[-1]
+    ended = bench("ablation", "--seeds", "1", "--envs", "Ant-v4", "--total-timesteps", "50000", "--dry-run")
+    flags = [
+        line.split("--seed 1")[1].split("--total-timesteps 50000")[0].strip() for line in ended.stdout.splitlines()
+    ]
+    assert flags == [
+        "",
+        "",
+        "--explore conventional --train conventional",
+        "--explore conventional --train gaussian",
+        "--explore gaussian --train proposed",
+        "--explore drift --train drift",
+    ]
+    assert not bench.calls() and not bench.runs.exists()
+
+
+@pytest.mark.parametrize("experiment, runs", [("safe", 4), ("sensitivity", 27), ("momentum", 6), ("quick", 5)])
+def test_every_printed_command_is_understood_by_its_script(bench, experiment, runs):
+    """Parsed by the script itself; nothing is trained."""
+    import importlib
+    import shlex
+
+    import tyro
+
+    lines = bench(experiment, "--seeds", "1", "--dry-run").stdout.splitlines()
+    assert len(lines) == runs
+    for line in lines:
+        _, script, *flags = shlex.split(line)
+        module = importlib.import_module(script.removesuffix(".py"))
+        assert module.ALGORITHM in SCRIPTS
+        module.resolve(tyro.cli(module.Args, args=flags))
+
+
+def test_finished_is_skipped_and_longer_runs_go_on(bench):
+    words = "momentum", "--seeds", "1", "--envs", "A-v0", "--total-timesteps"
+    assert bench(*words, "100").returncode == 0
+    assert len(bench.calls()) == 2
+    ended = bench(*words, "100")
+    assert ended.returncode == 0 and len(bench.calls()) == 2 and ended.stdout.count("finished before") == 2
+    assert bench(*words, "50").returncode == 0 and len(bench.calls()) == 2
+    assert bench(*words, "300").returncode == 0
+    assert [("--resume" in call, "--total-timesteps 300" in call) for call in bench.calls()[2:]] == [(True, True)] * 2
+    assert (bench.runs / "A-v0" / "no-momentum" / "seed_1" / "a__run" / "agent_300.pt").exists()
+    assert not list(bench.runs.glob("*.jobs"))
+
+
+def test_an_experiment_uses_the_runs_of_another(bench):
+    bench("continuous", "--seeds", "2", "--envs", "A-v0", "--total-timesteps", "100")
+    ended = bench("momentum", "--seeds", "2", "--envs", "A-v0", "--total-timesteps", "100")
+    assert ended.stdout.count("finished before") == 2 and len(bench.calls()) == 6 + 2
+
+
+def test_a_failed_run_stops_no_other_and_is_reported(bench):
+    ended = bench("continuous", "--seeds", "1", "--envs", "Fail-v0 A-v0", "--total-timesteps", "100", "--workers", "1")
+    assert ended.returncode == 1
+    assert len(bench.calls()) == 6 and len(list(bench.runs.glob("A-v0/*/seed_1/a__run/agent_100.pt"))) == 3
+    reports = [line for line in ended.stderr.splitlines() if line.startswith("failed: ")]
+    assert len(reports) == 3 and all("log.txt: no such task" in line for line in reports)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_its_own_children_and_the_same_command_goes_on(bench, how):
+    bystander = subprocess.Popen(["sleep", "299"])
+    words = "momentum", "--seeds", "1", "--envs", "Slow-v0", "--total-timesteps", "100", "--workers", "2"
+    started = bench(*words, start=True)
+    for _ in range(100):
+        if len(list(bench.runs.rglob("running"))) == 2:
+            break
+        time.sleep(0.1)
+    mine = subprocess.run(["pgrep", "-f", str(bench.runs)], capture_output=True, text=True).stdout.split()
+    assert len(mine) >= 3
+    started.send_signal(how)
+    _, errors = started.communicate(timeout=20)
+    assert started.returncode == 130 and "interrupted" in errors
+    time.sleep(0.3)
+    assert not subprocess.run(["pgrep", "-f", str(bench.runs)], capture_output=True, text=True).stdout
+    assert bystander.poll() is None
+    bystander.kill()
+    assert bench(*words).returncode == 0
+    assert sum("--resume" in call for call in bench.calls()) == 2
+
+
+def test_collect(bench, tmp_path):
+    """Finished runs only, and of each only what is to be committed."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(ROOT / "benchmark.sh", copy)
+    bench("continuous", "--seeds", "1", "--envs", "A-v0 Fail-v0", "--total-timesteps", "100")
+    subprocess.run([str(copy / "benchmark.sh"), "collect", "--runs", str(bench.runs)], check=True)
+    files = sorted(str(path.relative_to(copy / "results")) for path in (copy / "results").rglob("*") if path.is_file())
+    labels = ["sac_baseline", "sac_hpo_continuous", "sac_nf"]
+    assert files == [f"A-v0/{label}/seed_1/{name}" for label in labels for name in ("config.json", "eval.csv")]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["continous"], "no experiment 'continous'"),
+        (["continuous", "--seeds", "0"], "--seeds must be a whole number, 1 or more, not '0'"),
+        (["continuous", "--workers"], "--workers must be a whole number, 1 or more"),
+        (["continuous", "--sedes", "3"], "unknown option --sedes"),
+        (["continuous", "--envs"], "--envs needs a value"),
+    ],
+)
+def test_one_clear_line_for_bad_input(bench, words, message):
+    ended = bench(*words, start="bare")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("benchmark.sh: ") and ended.stderr.count("\n") == 1
+    assert message in ended.stderr
+    assert not bench.calls()
+
+
+def test_help(bench):
+    assert "./benchmark.sh sensitivity" in bench("--help", start="bare").stdout
+    assert os.access(ROOT / "benchmark.sh", os.X_OK)

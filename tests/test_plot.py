@@ -1,0 +1,198 @@
+"""plot.py: statistics against hand-computed values, runs of every layout, errors, and a README that is not stale."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from conftest import ROOT, make_args
+
+import plot
+import sac_hpo_continuous
+
+
+def write_run(folder, returns, env_id="Hopper-v4", algorithm="sac_baseline", seed=1, every=10_000, **columns):
+    """An eval.csv with one row per return, and a config.json."""
+    folder.mkdir(parents=True)
+    args = {"env_id": env_id, "seed": seed, "cost_limit": 10.0}
+    (folder / "config.json").write_text(json.dumps({"algorithm": algorithm, "args": args}))
+    names = ["global_step", "return_mean", *columns]
+    rows = [[every * (i + 1), value, *(c[i] for c in columns.values())] for i, value in enumerate(returns)]
+    lines = [names, *rows] if rows else []
+    (folder / "eval.csv").write_text("".join(",".join(map(str, line)) + "\n" for line in lines))
+    return folder
+
+
+def test_every_layout_is_found(tmp_path):
+    write_run(tmp_path / "Hopper-v4" / "drift" / "seed_3" / "Hopper-v4__x", [1, 2], seed=3)  # as benchmark.sh runs it
+    write_run(tmp_path / "Hopper-v4" / "drift" / "seed_1", [3, 4], seed=1)  # as it is committed
+    write_run(tmp_path / "Ant-v4__sac_nf__2__now", [5, 6], env_id="Ant-v4", algorithm="sac_nf", seed=2)  # a run's own
+    groups = plot.read_runs(tmp_path)
+    assert {key: [run.seed for run in runs] for key, runs in groups.items()} == {
+        ("Ant-v4", "sac_nf"): [2],
+        ("Hopper-v4", "drift"): [1, 3],
+    }
+
+
+def test_of_two_runs_of_a_seed_the_longer_counts(tmp_path, capsys):
+    write_run(tmp_path / "a", [1, 2])
+    write_run(tmp_path / "b", [1, 2, 3])
+    write_run(tmp_path / "c", [7])
+    (runs,) = plot.read_runs(tmp_path).values()
+    assert [run.folder.name for run in runs] == ["b"]
+    assert "the longer one counts" in capsys.readouterr().out
+
+
+def test_unequal_lengths_are_cut_and_said(tmp_path, capsys):
+    write_run(tmp_path / "a", [1, 2, 3], seed=1)
+    write_run(tmp_path / "b", [5, 6], seed=2)
+    (runs,) = plot.read_runs(tmp_path).values()
+    steps = plot.common_steps(runs)
+    assert steps.tolist() == [10_000, 20_000]
+    assert "cut at step 20000" in capsys.readouterr().out
+    assert plot.values_at(runs, steps, "return_mean").tolist() == [[1, 2], [5, 6]]
+
+
+def test_smooth():
+    """Window 5 weighs the newest with 1/3; window 1 changes nothing."""
+    values = np.array([[3.0, 6.0, 0.0], [1.0, 1.0, 1.0]])
+    np.testing.assert_allclose(plot.smooth(values, 5), [[3.0, 4.0, 8 / 3], [1.0, 1.0, 1.0]])
+    np.testing.assert_allclose(plot.smooth(values, 1), values)
+
+
+def test_interquartile_mean_and_interval():
+    scores = np.array([100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -50.0])
+    assert plot.interquartile_mean(scores) == pytest.approx((2 + 3 + 4 + 5) / 4)
+    low, high = plot.interval(scores)
+    assert low < plot.interquartile_mean(scores) < high
+    rng = np.random.default_rng(0)  # of 200 samples of ten, the interval holds the truth in roughly nineteen of twenty
+    hits = [low <= 0.0 <= high for low, high in (plot.interval(rng.normal(size=10)) for _ in range(200))]
+    assert 0.83 < np.mean(hits) < 0.99
+
+
+def test_probability_of_improvement():
+    ours, theirs = np.array([1.0, 3.0]), np.array([0.0, 2.0, 3.0])
+    assert plot.probability_of_improvement(ours, theirs) == pytest.approx((1 + 0 + 0 + 1 + 1 + 0.5) / 6)
+
+
+def test_table_has_final_scores_and_not_the_best(tmp_path):
+    for seed, last in enumerate([100.0, 200.0, 600.0], start=1):
+        write_run(tmp_path / f"a{seed}", [5000.0, last], seed=seed)
+        write_run(tmp_path / f"b{seed}", [0.0, last + 150.0], algorithm="sac_nf", seed=seed)
+    head, rule, sac, flow = plot.table_lines(plot.read_runs(tmp_path))
+    assert head.count("|") == rule.count("|") == sac.count("|") == flow.count("|")
+    assert sac.startswith("| Hopper-v4 | SAC | 20,000 | 3 | 300 ± 265 | 300 [100, 600] | – |")
+    assert flow.startswith("| Hopper-v4 | SAC-NF | 20,000 | 3 | 450 ± 265 |") and flow.endswith("| 0.78 |")
+    assert "5,000" in plot.table_lines(plot.read_runs(tmp_path), step=10_000)[2]
+
+
+def test_table_of_safe_runs_and_of_one_seed(tmp_path):
+    costs = {"j_c_mean": [30.0, 9.5], "lambda": [2.0, 0.25], "training_cost": [10.0, 1234.0]}
+    write_run(tmp_path / "a", [1.0, 2.0], algorithm="sac_lagrangian", **costs)
+    row = plot.table_lines(plot.read_runs(tmp_path))[-1]
+    assert row == "| Hopper-v4 | SAC-Lagrangian | 20,000 | 1 | 2 | 2 (one seed) | 9.5 (10) | 0.25 | 1,234 |"
+
+
+@pytest.mark.parametrize("kind", ["one seed", "seeds", "costs", "ten tasks"])
+def test_curves_are_drawn(tmp_path, kind):
+    columns = {"j_c_mean": [1.0, 2.0], "lambda": [0.0, 1.0], "training_cost": [1.0, 2.0]} if kind == "costs" else {}
+    for seed in [1] if kind == "one seed" else [1, 2, 3]:
+        for env_id in [f"T{i}-v0" for i in range(10)] if kind == "ten tasks" else ["Hopper-v4"]:
+            write_run(tmp_path / f"{env_id}{seed}", [seed, 2.0], env_id=env_id, seed=seed, **columns)
+    figure = plot.draw_curves(plot.read_runs(tmp_path), window=1)
+    shown = [axis for axis in figure.axes if axis.lines]
+    assert len(shown) == {"costs": 3, "ten tasks": 10}.get(kind, 1)
+    mean = shown[0].lines[0].get_ydata()
+    assert mean.tolist() == ([1.0, 2.0] if kind == "one seed" else [2.0, 2.0])
+    assert len(shown[0].collections) == (0 if kind == "one seed" else 1)  # the band of one standard deviation
+    plt.close(figure)
+
+
+def test_policy(tmp_path):
+    """From the files of a real run, snapshot and last agent."""
+    args = make_args(
+        sac_hpo_continuous,
+        env_id="Pendulum-v1",
+        total_timesteps=600,
+        learning_starts=200,
+        eval_episodes=1,
+        snapshot_frequency=300,
+        batch_size=64,
+        momentum_std_explore=0.1,
+        runs_dir=str(tmp_path),
+    )
+    run = sac_hpo_continuous.train(args)
+    out = tmp_path / "policy.png"
+    plot.Policy(run, dims=(0, 0), samples=50, out=out)()
+    assert plt.imread(out).shape[1] > 1000
+    panel = plot.sample_policy(run / "agent_600.pt", 10, 500, (0, 0))
+    assert panel["base"].shape == panel["evolved"].shape == (500, 2)
+    assert np.isfinite(panel["q"]).all() and np.isfinite(panel["q_of"]).all()
+    assert 0.02 < np.abs(panel["evolved"] - panel["base"]).mean() < 1.0
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["curves", "--root", "EMPTY"], "no runs under"),
+        (["curves", "--root", "UNEVALUATED"], "but 1 that have not been evaluated yet"),
+        (["curves", "--root", "BROKEN"], "without a config.json"),
+        (["curves", "--root", "ONE", "--figure", "fig2"], "--figure must be one of continuous"),
+        (["curves", "--root", "ONE", "--window", "0"], "--window must be 1 or more"),
+        (["table", "--root", "ONE", "--envs", "Ant-v4"], "there are: Hopper-v4 sac_baseline"),
+        (["policy", "ONE"], "no agent_<step>.pt"),
+        (["policy", "AGENT"], "no agent file"),
+    ],
+)
+def test_one_clear_line_for_bad_input(tmp_path, arguments, message):
+    (tmp_path / "EMPTY").mkdir()
+    write_run(tmp_path / "UNEVALUATED" / "a", [])
+    (write_run(tmp_path / "BROKEN" / "a", [1.0]) / "config.json").unlink()
+    write_run(tmp_path / "ONE" / "a", [1.0])
+    (tmp_path / "AGENT").mkdir()
+    (tmp_path / "AGENT" / "agent_10.pt").write_bytes(b"not a file of torch.save")
+    command = [sys.executable, str(ROOT / "plot.py"), *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("plot.py: ") and ended.stderr.count("\n") == 1
+    assert message in ended.stderr
+
+
+def test_fill_leaves_the_rest_alone():
+    text = "a\n<!-- generated: x -->\nold\n<!-- end -->\nb\n<!-- generated: y -->\n<!-- end -->\n"
+    filled = plot.fill(text, {"x": "new\ntable"})
+    assert filled == (
+        "a\n<!-- generated: x -->\nnew\ntable\n<!-- end -->\nb\n<!-- generated: y -->\n(no runs yet)\n<!-- end -->\n"
+    )
+    assert plot.fill(filled, {"x": "new\ntable"}) == filled
+
+
+def test_readme_and_pictures_are_not_stale(tmp_path):
+    """What is committed is what the committed runs give."""
+    parts, figures = plot.generate(ROOT / "results")
+    readme = (ROOT / "README.md").read_text()
+    assert plot.fill(readme, parts) == readme, "run: python plot.py readme"
+    for name in parts:
+        assert f"<!-- generated: {name} -->" in readme
+    for name, figure in figures.items():
+        plot.save(figure, tmp_path / name)
+        committed, drawn = plt.imread(ROOT / "results" / name), plt.imread(tmp_path / name)
+        assert committed.shape == drawn.shape, "run: python plot.py readme"
+        assert np.abs(committed - drawn).mean() < 1e-3, "run: python plot.py readme"
+
+
+def test_results_hold_runs_and_pictures_only():
+    """Each run is an eval.csv as the script wrote it and its config.json, in a folder named by task, label and seed."""
+    for path in (ROOT / "results").rglob("*"):
+        if path.is_dir() or path.suffix == ".png":
+            continue
+        assert path.name in ("eval.csv", "config.json"), path
+        config = json.loads((path.parent / "config.json").read_text())
+        task, label, seed = path.parent.relative_to(ROOT / "results").parts
+        assert (config["args"]["env_id"], f"seed_{config['args']['seed']}") == (task, seed)
+        assert label in plot.LABELS
+        default = asdict(sac_hpo_continuous.Args())
+        assert config["args"]["gamma"] == default["gamma"] and config["args"]["batch_size"] == default["batch_size"]
