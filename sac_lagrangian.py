@@ -20,7 +20,8 @@ Departures from the paper
     Actions are in (-1, 1)^A everywhere but in the call to the environment        make_env
     alpha stays at Table I's value; the paper also speaks of tuning: --autotune   temperature_loss
     Ant's limit of 25 is read as an average torque of 25 %                        constraint
-    Not said there: lambda moves after each episode, by the cost of that one      Multiplier
+    Not said there: lambda moves every 1,000 steps, by the episodes ended since   Multiplier
+    Not said there: Q_C of an average, the torque, goes on past a termination     cost_loss
 
 Shapes in comments: B batch, O observation, A action.
 """
@@ -94,8 +95,8 @@ class Args:
     """limit d_0 on the cost of an episode, as a discounted sum [default: 25 for Ant, 10 for HalfCheetah]"""
     lambda_lr: float = 0.1
     """step size of the multiplier (eta)"""
-    cost_window: int = 1
-    """last episodes over which J_C is averaged for each step of the multiplier"""
+    cost_window: int = 1000
+    """steps between moves of the multiplier, each by the mean J_C of the episodes that ended since the last"""
 
     # machine
     torch_threads: int = 1
@@ -179,7 +180,7 @@ def resolve(args: Args) -> Args:
         stop(f"--cost and --cost-limit must be given: {args.env_id} has no default, only Ant and HalfCheetah do")
     require(args, "cost_limit", "0 or more", 0)
     require(args, "lambda_lr", "positive", sys.float_info.min)
-    require(args, "cost_window", "between 1 and 1,000,000", 1, 1_000_000)
+    require(args, "cost_window", "1 or more", 1)
     require(args, "gamma", "below 1 with a cost", 0, math.nextafter(1.0, 0.0))
     if args.track and importlib.util.find_spec("wandb") is None:
         stop("--track needs Weights & Biases: pip install wandb")
@@ -426,19 +427,22 @@ class CostCritic(QNetwork):
 
 
 class Multiplier(nn.Module):
-    """lambda <- [lambda + eta (J_C - d_0)]_+ at the end of each episode of the policy, from lambda = 0.
+    """lambda <- [lambda + eta (J_C - d_0)]_+ at the first end of an episode at least args.cost_window steps after the
+    last move, from lambda = 0.
 
-    What the paper leaves open: J_C is averaged over the last args.cost_window episodes, and the random actions before
-    the first update do not move lambda, since they are not the policy's. There is no optimiser: Adam would make steps
-    of one size however large the violation.
+    What the paper leaves open: J_C is the mean over the episodes that ended since; the random actions before the first
+    update do not move lambda, since they are not the policy's; and moves are counted in steps, since after every
+    episode, however short, lambda outruns a policy that falls over. There is no optimiser: Adam would make steps of one
+    size however large the violation.
     """
 
     def __init__(self, args: Args):
         super().__init__()
         self.args = args
         self.register_buffer("value", torch.zeros(()))  # lambda
-        self.register_buffer("recent", torch.zeros(args.cost_window))  # J_C of the policy's last episodes, in a ring
-        self.register_buffer("moves", torch.zeros((), dtype=torch.long))  # of lambda
+        self.register_buffer("sum_j_c", torch.zeros((), dtype=torch.float64))  # since its last move, of the policy:
+        self.register_buffer("recent_episodes", torch.zeros((), dtype=torch.long))
+        self.register_buffer("recent_steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("episodes", torch.zeros((), dtype=torch.long))  # of training, random ones included,
         self.register_buffer("over_limit", torch.zeros((), dtype=torch.long))  # how many of them cost too much,
         self.register_buffer("total_cost", torch.zeros((), dtype=torch.float64))  # and what all of them cost
@@ -450,10 +454,14 @@ class Multiplier(nn.Module):
         self.over_limit += int(j_c > self.args.cost_limit)
         self.total_cost += total
         if of_policy:
-            self.recent[self.moves % len(self.recent)] = j_c
-            self.moves += 1
-            mean = self.recent[: min(int(self.moves), len(self.recent))].mean()
-            self.value.copy_((self.value + self.args.lambda_lr * (mean - self.args.cost_limit)).clamp(min=0.0))
+            self.sum_j_c += j_c
+            self.recent_episodes += 1
+            self.recent_steps += length
+        if self.recent_steps >= self.args.cost_window:
+            violation = self.sum_j_c / self.recent_episodes - self.args.cost_limit
+            self.value.copy_((self.value + self.args.lambda_lr * violation).clamp(min=0.0))
+            for counter in (self.sum_j_c, self.recent_episodes, self.recent_steps):
+                counter.zero_()
 
 
 class Agent(nn.Module):
@@ -499,9 +507,12 @@ def q_loss(q1: Tensor, q2: Tensor, target: Tensor) -> tuple[Tensor, Logs]:
     return loss, {"losses/q": loss.detach(), "values/q1": q1.detach().mean(), "values/q2": q2.detach().mean()}
 
 
-def cost_loss(q_cost: Tensor, next_q_cost: Tensor, cost: Tensor, terminated: Tensor, gamma) -> tuple[Tensor, Logs]:
-    """Mean squared error of Q_C(s, a) against c + gamma Q_C'(s', a'): a cost to come has no entropy term."""
-    loss = F.mse_loss(q_cost, cost + gamma * (1.0 - terminated) * next_q_cost)
+def cost_loss(q_cost: Tensor, next_q_cost: Tensor, cost: Tensor, ends: Tensor, gamma) -> tuple[Tensor, Logs]:
+    """Mean squared error of Q_C(s, a) against c + gamma Q_C'(s', a'): a cost to come has no entropy term.
+
+    ends (B,) is 1 where no cost is to come. Departure: the paper does not say where that is.
+    """
+    loss = F.mse_loss(q_cost, cost + gamma * (1.0 - ends) * next_q_cost)
     return loss, {"losses/q_cost": loss.detach(), "values/q_cost": q_cost.detach().mean()}
 
 
@@ -540,7 +551,9 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
     loss, logs = q_loss(*agent.q(obs, action), target)
     descend(agent.optimizers["q"], loss)
 
-    loss, cost_logs = cost_loss(agent.q_cost(obs, action), next_q_cost, cost, terminated, args.gamma)
+    # An average over steps has no end: if Q_C of torque ended with the episode, to fall over would be a way to save it.
+    cost_ends = torch.zeros_like(terminated) if args.cost == "torque" else terminated
+    loss, cost_logs = cost_loss(agent.q_cost(obs, action), next_q_cost, cost, cost_ends, args.gamma)
     descend(agent.optimizers["q_cost"], loss)
     logs |= cost_logs | {"values/lambda": agent.multiplier.value.clone()}
 

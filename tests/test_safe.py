@@ -27,47 +27,55 @@ def test_constraint_of_an_episode(safe):
 
 
 def test_multiplier_against_a_plain_list(safe):
-    """Episodes of different lengths and costs: the window's mean, the projection at 0, and the counts."""
-    args = make_args(safe, env_id="Ant-v4", cost="torque", cost_limit=25.0, cost_window=3, gamma=0.99)
+    """Episodes of different lengths and costs: when it moves, by which mean, the projection at 0, and the counts."""
+    args = make_args(safe, env_id="Ant-v4", cost="torque", cost_limit=25.0, cost_window=700, gamma=0.99)
     multiplier = safe.Multiplier(args)
-    seen, value, over, rng = [], 0.0, 0, np.random.default_rng(0)
+    recent, steps, value, over, moves, rng = [], 0, 0.0, 0, 0, np.random.default_rng(0)
     values = []
-    for episode in range(40):
+    for episode in range(80):
         length = int(rng.integers(1, 1000))
-        total = length * rng.uniform(0.1, 0.5) * (0.3 if 15 <= episode < 30 else 1.0)
+        total = length * rng.uniform(0.1, 0.5) * (0.3 if 30 <= episode < 60 else 1.0)
         multiplier.end_episode(total, math.nan, length, of_policy=True)
-        seen.append(total / length / 0.01)
-        over += seen[-1] > 25.0
-        recent = seen[-3:]
-        value = max(0.0, value + 0.1 * (sum(recent) / len(recent) - 25.0))
+        recent.append(total / length / 0.01)
+        steps += length
+        over += recent[-1] > 25.0
+        if steps >= 700:
+            value = max(0.0, value + 0.1 * (sum(recent) / len(recent) - 25.0))
+            recent, steps, moves = [], 0, moves + 1
         values.append(value)
         assert multiplier.value.item() == pytest.approx(value, rel=1e-4, abs=1e-4)
-    assert min(values[20:30]) == 0.0 and max(values) > 1.0  # both directions, and the projection
-    assert multiplier.episodes.item() == 40 and multiplier.over_limit.item() == over
+    assert min(values[50:60]) == 0.0 and max(values) > 1.0  # both directions, and the projection
+    assert 30 < moves < 60  # some moves are by one episode, some by more
+    assert multiplier.episodes.item() == 80 and multiplier.over_limit.item() == over
 
 
 def test_multiplier_step_by_hand(safe):
-    args = make_args(safe, env_id="HalfCheetah-v4", cost="speed", cost_limit=10.0, cost_window=10, lambda_lr=0.1)
+    args = make_args(safe, env_id="HalfCheetah-v4", cost="speed", cost_limit=10.0, lambda_lr=0.1)
     multiplier = safe.Multiplier(args)
-    for discounted, expected in ((30.0, 2.0), (10.0, 3.0), (20.0, 4.0), (0.0, 4.5)):
-        multiplier.end_episode(100.0, discounted, 1000, of_policy=True)
-        assert multiplier.value.item() == pytest.approx(expected)  # means 30, 20, 20, 15
+    for discounted, expected in ((30.0, 2.0), (10.0, 2.0), (25.0, 3.5), (0.0, 2.5)):
+        multiplier.end_episode(100.0, discounted, 1000, of_policy=True)  # 1,000 steps: a move after each episode
+        assert multiplier.value.item() == pytest.approx(expected)
     assert multiplier.total_cost.item() == 400.0
     multiplier.end_episode(50.0, 99.0, 1000, of_policy=False)  # random actions: counted, but lambda stays
-    assert multiplier.value.item() == pytest.approx(4.5) and multiplier.total_cost.item() == 450.0
+    assert multiplier.value.item() == pytest.approx(2.5) and multiplier.total_cost.item() == 450.0
     assert multiplier.over_limit.item() == 3 and multiplier.episodes.item() == 5
+    for discounted, length, expected in ((40.0, 600, 2.5), (0.0, 399, 2.5), (50.0, 1, 4.5), (9.0, 999, 4.5)):
+        multiplier.end_episode(0.0, discounted, length, of_policy=True)  # the third completes 1,000 steps: mean 30
+        assert multiplier.value.item() == pytest.approx(expected)
 
 
 def test_multiplier_survives_a_checkpoint(safe, tmp_path):
-    args = make_args(safe, env_id="Ant-v4", cost_limit=25.0, cost="torque", cost_window=3)
+    args = make_args(safe, env_id="Ant-v4", cost_limit=25.0, cost="torque", cost_window=700)
     first, second = safe.Multiplier(args), safe.Multiplier(args)
-    for length in (10, 500, 7, 80):
+    for length in (710, 500, 7, 80):
         first.end_episode(0.4 * length, 3.0, length, of_policy=True)
+    assert first.value > 0.0 and first.recent_episodes == 3
     torch.save(first.state_dict(), tmp_path / "x.pt")
     second.load_state_dict(torch.load(tmp_path / "x.pt", weights_only=True))
     for multiplier in (first, second):
         multiplier.end_episode(100.0, 3.0, 300, of_policy=True)
-    assert first.value == second.value and torch.equal(first.recent, second.recent)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name])
 
 
 # ------------------------------------------------------------------------------------------------------- the costs
@@ -118,7 +126,7 @@ def test_an_environment_without_that_cost_is_refused(safe, tmp_path, capsys, cos
         (dict(env_id="Ant-v4", cost_limit=-1.0), "--cost-limit must be 0 or more"),
         (dict(env_id="Ant-v4", cost_limit=math.nan), "--cost-limit must be 0 or more"),
         (dict(env_id="Ant-v4", lambda_lr=0.0), "--lambda-lr must be positive"),
-        (dict(env_id="Ant-v4", cost_window=0), "--cost-window must be between 1 and"),
+        (dict(env_id="Ant-v4", cost_window=0), "--cost-window must be 1 or more"),
         (dict(env_id="Ant-v4", gamma=1.0), "--gamma must be below 1 with a cost"),
     ],
     ids=str,
@@ -162,16 +170,18 @@ def random_batch(module, rows=16, seed=7):
 
 
 def test_cost_loss_by_hand(safe):
-    q, next_q, cost, terminated = (torch.tensor(x, dtype=torch.float64) for x in ([1, 2], [10, 10], [0.5, 1], [0, 1]))
-    loss, _ = safe.cost_loss(q, next_q, cost, terminated, gamma=0.9)
+    q, next_q, cost, ends = (torch.tensor(x, dtype=torch.float64) for x in ([1, 2], [10, 10], [0.5, 1], [0, 1]))
+    loss, _ = safe.cost_loss(q, next_q, cost, ends, gamma=0.9)
     assert loss.item() == pytest.approx(((1 - 9.5) ** 2 + (2 - 1) ** 2) / 2)
 
 
-def test_the_cost_critic_backs_up_cost_and_never_reward(safe):
-    """Its step does not notice the rewards, has no entropy term, and follows the plain gradient."""
+@pytest.mark.parametrize("cost, ends", [("torque", 0.0), ("speed", 1.0), ("info", 1.0)])
+def test_the_cost_critic_backs_up_cost_and_never_reward(safe, cost, ends):
+    """Its step does not notice the rewards, has no entropy term, and follows the plain gradient. A sum of costs ends with
+    the episode, an average does not."""
     steps = []
     for scale in (1.0, 100.0):
-        agent, args = make_agent(safe, gamma=0.9, tau=0.25)
+        agent, args = make_agent(safe, gamma=0.9, tau=0.25, cost=cost, cost_limit=1.0)
         make_optimizers_plain(agent)
         old = copy.deepcopy(agent)
         batch = random_batch(safe)
@@ -188,7 +198,8 @@ def test_the_cost_critic_backs_up_cost_and_never_reward(safe):
     torch.manual_seed(3)
     with torch.no_grad():
         next_action, _ = old.policy.sample(batch.next_obs)
-        target = batch.cost + 0.9 * (1 - batch.terminated) * old.q_cost_target(batch.next_obs, next_action)
+        to_come = old.q_cost_target(batch.next_obs, next_action)
+        target = batch.cost + 0.9 * (1 - ends * batch.terminated) * to_come
     loss = ((old.q_cost(batch.obs, batch.action) - target) ** 2).mean()
     for step, gradient in zip(steps[0], torch.autograd.grad(loss, old.q_cost.parameters()), strict=True):
         torch.testing.assert_close(step, -gradient)
