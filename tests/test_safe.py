@@ -177,8 +177,8 @@ def test_cost_loss_by_hand(safe):
 
 @pytest.mark.parametrize("cost, ends", [("torque", 0.0), ("speed", 1.0), ("info", 1.0)])
 def test_the_cost_critic_backs_up_cost_and_never_reward(safe, cost, ends):
-    """Its step does not notice the rewards, has no entropy term, and follows the plain gradient. A sum of costs ends with
-    the episode, an average does not."""
+    """Its step does not notice the rewards, has no entropy term, and follows the plain gradient. A sum of costs ends
+    with the episode, an average does not."""
     steps = []
     for scale in (1.0, 100.0):
         agent, args = make_agent(safe, gamma=0.9, tau=0.25, cost=cost, cost_limit=1.0)
