@@ -8,6 +8,8 @@
 #   ./benchmark.sh momentum                        Fig. 6: no momentum
 #   ./benchmark.sh quick                           a few minutes: does every script work here?
 #   ./benchmark.sh collect                         copies what finished runs report into results/
+#   ./benchmark.sh speed [--rounds N] [--sb3]      steps per second of every script, into results/speed.csv; with --sb3
+#                                                  beside Stable-Baselines3, for which it makes .venv-sb3
 #
 #   --seeds N              seeds 1 to N (5)
 #   --envs "A B"           other tasks than the paper's
@@ -81,8 +83,30 @@ case ${1:-} in
     ;;
 esac
 
-experiment=${1:-}
-shift || true
+experiment=$1
+shift
+
+if [ "$experiment" = speed ]; then
+    words=()
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --rounds)
+            [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || stop "--rounds must be a whole number, 1 or more, not '${2:-}'"
+            words+=("$1" "$2") && shift 2
+            ;;
+        --sb3)
+            [ -x .venv-sb3/bin/python ] || "$python" -m venv .venv-sb3
+            grep -E '^(torch|numpy|gymnasium|mujoco)' requirements.txt >.venv-sb3/requirements.txt
+            .venv-sb3/bin/pip install --quiet stable-baselines3==2.9.2 -r .venv-sb3/requirements.txt
+            shift
+            ;;
+        *) stop "speed knows --rounds and --sb3, not $1" ;;
+        esac
+    done
+    [ ! -x .venv-sb3/bin/python ] || words+=(--sb3-python .venv-sb3/bin/python)
+    exec "$python" tests/speed.py "${words[@]}"
+fi
+
 seeds=5 envs="" steps=1000000 runs=$here/runs/benchmark workers=$(nproc) dry_run="" slurm=""
 while [ $# -gt 0 ]; do
     case $1 in
@@ -164,7 +188,7 @@ plan() { # every run of the experiment for one seed
             job $script $script --learning-starts 500 --eval-episodes 1
         done
         ;;
-    *) stop "no experiment '$experiment': continuous, safe, ablation, sensitivity, momentum, quick or collect" ;;
+    *) stop "no experiment '$experiment': continuous, safe, ablation, sensitivity, momentum, quick, collect or speed" ;;
     esac
 }
 

@@ -9,6 +9,7 @@ A run is any folder with an eval.csv and its config.json, at any depth under --r
 is the folder above seed_<n> in the layout of benchmark.sh (<task>/<label>/seed_<n>), elsewhere the script's name.
 """
 
+import csv
 import importlib
 import json
 import re
@@ -408,6 +409,23 @@ class Policy:
 # ------------------------------------------------------------------------------------------------------------ readme
 
 
+def speed_lines(path: Path) -> list[str]:
+    """The Markdown table of what `./benchmark.sh speed` measured."""
+    with open(path) as file:
+        rows = list(csv.DictReader(file))
+    head = ["task", "system", "threads", "steps/s, median (lowest to highest)", "times SB3", "share of the limit"]
+    head += ["GB, full buffer", "s to first update"]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for row in rows:
+        cells = [row["task"], LABELS.get(row["system"], (row["system"],))[0], row["threads"]]
+        cells += [f"{row['steps_per_second']} ({row['lowest']} to {row['highest']})"]
+        cells += [row[name] or "–" for name in ("times_sb3", "share_of_limit", "gigabytes", "seconds_to_first_update")]
+        lines.append("| " + " | ".join(cells) + " |")
+    rounds, rate, machine = (rows[0][name] for name in ("rounds", "matrix_gflop_per_second", "machine"))
+    about = f"{rounds} rounds; {machine}; {rate} GFLOP/s in float32 products of 256 × 256 matrices on one thread."
+    return [*lines, "", about]
+
+
 def generate(root: Path) -> tuple[dict[str, str], dict[str, plt.Figure]]:
     """The README's generated parts by name, and the pictures by file name, from the runs under `root`."""
     groups, parts, figures = read_runs(root), {}, {}
@@ -421,6 +439,8 @@ def generate(root: Path) -> tuple[dict[str, str], dict[str, plt.Figure]]:
         until = min(int(runs[0].table["global_step"][-1]) for runs in chosen.values()) if name == "ablation" else None
         figures[f"{name}.png"] = draw_curves(chosen, window=5, until=until)
         parts[name] = f"![learning curves]({root.name}/{name}.png)\n\n" + "\n".join(table_lines(chosen, until))
+    if (root / "speed.csv").exists():
+        parts["speed"] = "\n".join(speed_lines(root / "speed.csv"))
     return parts, figures
 
 

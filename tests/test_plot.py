@@ -161,6 +161,20 @@ def test_one_clear_line_for_bad_input(tmp_path, arguments, message):
     assert message in ended.stderr
 
 
+def test_speed_table(tmp_path):
+    names = "task system threads rounds steps_per_second lowest highest times_sb3 gigabytes seconds_to_first_update"
+    names = [*names.split(), "share_of_limit", "matrix_gflop_per_second", "machine"]
+    rows = [
+        "A-v0,sac_nf,1,5,90.5,80.0,99.0,1.5,0.6,4.2,0.5,87.0,two cores",
+        "A-v0,SB3 SAC,2,5,60,50,70,1.0,,,,87.0,two cores",
+    ]
+    (tmp_path / "speed.csv").write_text("\n".join([",".join(names), *rows]) + "\n")
+    head, rule, ours, theirs, empty, about = plot.speed_lines(tmp_path / "speed.csv")
+    assert ours == "| A-v0 | SAC-NF | 1 | 90.5 (80.0 to 99.0) | 1.5 | 0.5 | 0.6 | 4.2 |"
+    assert theirs == "| A-v0 | SB3 SAC | 2 | 60 (50 to 70) | 1.0 | – | – | – |"
+    assert head.count("|") == rule.count("|") == ours.count("|") and about.startswith("5 rounds; two cores; 87.0 GFLOP")
+
+
 def test_fill_leaves_the_rest_alone():
     text = "a\n<!-- generated: x -->\nold\n<!-- end -->\nb\n<!-- generated: y -->\n<!-- end -->\n"
     filled = plot.fill(text, {"x": "new\ntable"})
@@ -187,7 +201,7 @@ def test_readme_and_pictures_are_not_stale(tmp_path):
 def test_results_hold_runs_and_pictures_only():
     """Each run is an eval.csv as the script wrote it and its config.json, in a folder named by task, label and seed."""
     for path in (ROOT / "results").rglob("*"):
-        if path.is_dir() or path.suffix == ".png":
+        if path.is_dir() or path.suffix == ".png" or path.name == "speed.csv":
             continue
         assert path.name in ("eval.csv", "config.json"), path
         config = json.loads((path.parent / "config.json").read_text())
