@@ -31,8 +31,8 @@ Departures from the paper
     Table II's "Gaussian Policy" is the base policy, one hidden layer, not SAC's  HamiltonianPolicy.evolve
     A control of our own beside Eqs. (9) and (13): "drift", no force at all       HamiltonianPolicy.force_at
     Not said there: evaluation is without noise, by the operator of --explore     HamiltonianPolicy.act
-    Not said there: actions of the soft target are those of the training chain    HamiltonianPolicy.sample
-    In updates the gradient in a is rounded to bfloat16 where that is fast        QNetwork.product
+    Not said there: the soft target takes the training chain, no terms of rho     HamiltonianPolicy.sample
+    In updates, Q and its gradient in a are rounded to bfloat16 where it is fast  HamiltonianPolicy.value_at
     alpha stays at Table I's value; the paper also speaks of tuning: --autotune   temperature_loss
 
 Shapes in comments: B batch, O observation, A action, K leapfrog steps.
@@ -124,7 +124,7 @@ class Args:
     cuda: bool = True
     """use a GPU if PyTorch finds one"""
     bfloat16_force: bool | None = None
-    """round to bfloat16 in the critics' gradient that drives the leapfrog [default: if that is fast here]"""
+    """in updates, compute the critics that drive the leapfrog in bfloat16 [default: if that is fast here]"""
 
     # what a run reports and keeps
     runs_dir: str = "runs"
@@ -296,8 +296,6 @@ class ReplayBuffer:
 class QNetwork(nn.Module):
     """Q(s, a): two hidden layers of 256 ReLU units (Sec. V-A)."""
 
-    rounded = False  # see product
-
     def __init__(self, obs_dim: int, action_dim: int):
         super().__init__()
         layers = nn.Linear(obs_dim + action_dim, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1)
@@ -316,25 +314,15 @@ class QNetwork(nn.Module):
         """The outputs of the three layers: (B, 256), (B, 256) and Q (B,)."""
         first, _, second, _, last = self.net
         h1 = torch.addmm(state_part, action, first.weight[:, -action.shape[-1] :].T).relu_()
-        h2 = (self.product(h1, second.weight.T) + second.bias).relu_()
+        h2 = second(h1).relu_()
         return h1, h2, last(h2).squeeze(-1)
 
     def action_gradient(self, h1: Tensor, h2: Tensor, action_dim: int) -> Tensor:
         """dQ/da (B, A) from the hidden layers' outputs: what comes back passes a ReLU where its output is above 0."""
         first, _, second, _, last = self.net
         d2 = torch.ops.aten.threshold_backward(last.weight.expand(len(h2), -1), h2, 0.0)  # where(h2 > 0, weight, 0)
-        d1 = torch.ops.aten.threshold_backward(self.product(d2, second.weight), h1, 0.0)
+        d1 = torch.ops.aten.threshold_backward(d2 @ second.weight, h1, 0.0)
         return d1 @ first.weight[:, -action_dim:]
-
-    def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        """x @ weight; with self.rounded in bfloat16, twice as fast where the processor has it.
-
-        Departure: the density stays exact, since it is so for any force; Eq. (12)'s gradient in the action is rounded
-        too. Few rows, as when acting, gain nothing by it and are not.
-        """
-        if self.rounded and len(x) > 32:
-            return (x.bfloat16() @ weight.bfloat16()).to(x.dtype)
-        return x @ weight
 
 
 class TwinQ(nn.Module):
@@ -363,7 +351,8 @@ class TwinQ(nn.Module):
         """
         h1, h2, q1 = self.q1.layers(state_parts[0], action)
         k1, k2, q2 = self.q2.layers(state_parts[1], action)
-        first, second = (q1 < q2).nonzero().squeeze(-1), (q1 >= q2).nonzero().squeeze(-1)  # rows of each
+        smaller = q1 < q2
+        first, second = smaller.nonzero().squeeze(-1), (~smaller).nonzero().squeeze(-1)  # rows of each
         gradient, action_dim = torch.empty_like(action), action.shape[-1]
         gradient[first] = self.q1.action_gradient(h1[first], h2[first], action_dim)
         gradient[second] = self.q2.action_gradient(k1[second], k2[second], action_dim)
@@ -448,13 +437,25 @@ class HamiltonianPolicy(GaussianPolicy):
         self.gate = nn.Sequential(nn.Linear(inputs, hidden), nn.ELU(), nn.Linear(hidden, action_dim), nn.Sigmoid())
         self.args = args
 
-    def value_at(self, obs: Tensor) -> Callable:
-        """The function action (B, A) -> min Q (B,) of the target critics and its gradient (B, A), at states (B, O)."""
-        q_target, _ = self.borrowed
-        state_parts = q_target.state_parts(obs)
-        return lambda action: q_target.min_and_gradient(state_parts, action)
+    def value_at(self, obs: Tensor, rounded: bool = False) -> Callable:
+        """The function action (B, A) -> min Q (B,) of the target critics and its gradient (B, A), at states (B, O).
 
-    def force_at(self, obs: Tensor, operator: str) -> Callable:
+        Departure: with `rounded` in bfloat16, faster where the processor has it. The density stays exact, as it is for
+        any force; Q in Eq. (12) and its gradient are off by about half a per cent.
+        """
+        q_target, _ = self.borrowed
+        if rounded:
+            torch._foreach_copy_(list(self.rounded[0].parameters()), list(q_target.parameters()))
+            (q_target,), obs = self.rounded, obs.bfloat16()
+        state_parts = q_target.state_parts(obs)
+
+        def value_and_gradient(action: Tensor) -> tuple[Tensor, Tensor]:
+            q, q_gradient = q_target.min_and_gradient(state_parts, action.to(obs.dtype))
+            return q.to(action.dtype), q_gradient.to(action.dtype)
+
+        return value_and_gradient
+
+    def force_at(self, obs: Tensor, operator: str, rounded: bool = False) -> Callable:
         """The function u (B, A) -> F(s, u) (B, A) at states (B, O), and what F is made of: min Q (B,) of the target
         critics, its gradient in a, sigma_h, T_h. What depends on the states alone is computed once, here.
 
@@ -464,7 +465,7 @@ class HamiltonianPolicy(GaussianPolicy):
         if operator == "drift":  # a control: F = 0, the momentum's noise alone
             return lambda u: (torch.zeros_like(u), {})
         _, log_alpha = self.borrowed
-        value_and_gradient = self.value_at(obs)
+        value_and_gradient = self.value_at(obs, rounded)
         state = obs if self.args.leapfrog_state else obs[:, :0]
         nets = self.transform, self.gate
         parts = [F.linear(state, net[0].weight[:, : state.shape[-1]], net[0].bias) for net in nets]  # (B, h_n) each
@@ -486,19 +487,19 @@ class HamiltonianPolicy(GaussianPolicy):
 
         return force
 
-    def evolve(self, obs: Tensor, u: Tensor, rho: Tensor, operator: str, need_rho: bool = False):
+    def evolve(self, obs: Tensor, u: Tensor, rho: Tensor, operator: str, need_rho: bool = False, rounded: bool = False):
         """Algorithm 2 from (u_0, rho_0), (B, A) each: u_K, rho_K and what the last force evaluation found."""
         step_size, steps = self.args.step_size, self.args.leapfrog_steps
         if operator == "gaussian":  # of Table II; departure: this base policy has one hidden layer, SAC's has two
             return u, torch.zeros_like(rho), {}
-        return leapfrog(u, rho, self.force_at(obs, operator), step_size, steps, need_rho)
+        return leapfrog(u, rho, self.force_at(obs, operator, rounded), step_size, steps, need_rho)
 
     def sample_with_momentum(self, obs: Tensor, need_rho: bool = True):
         """The training chain, Eq. (10): a_K (B, A), log q(a_K, rho_K|s) - log N(rho_0) (B,), rho_K (B, A), and what
-        the force found at a_K. Without `need_rho` the last two stop half a step short, and it is faster."""
+        the force found there. Without `need_rho` rho stops half a step short, what was found a whole one: faster."""
         u, log_normal = self.sample_gaussian(obs)
         rho = self.args.momentum_std_train * torch.randn_like(u)
-        u, rho, found = self.evolve(obs, u, rho, self.args.train, need_rho)
+        u, rho, found = self.evolve(obs, u, rho, self.args.train, need_rho, self.args.bfloat16_force)
         return torch.tanh(u), log_normal - tanh_log_det(u), rho, found
 
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -526,12 +527,12 @@ class Agent(nn.Module):
         super().__init__()
         self.q = TwinQ(obs_dim, action_dim)
         self.q_target = deepcopy(self.q).requires_grad_(False)
-        self.q_target.q1.rounded = self.q_target.q2.rounded = args.bfloat16_force
         self.log_alpha = nn.Parameter(torch.tensor(math.log(args.alpha)))
         self.policy = HamiltonianPolicy(obs_dim, action_dim, args)
         self.policy.borrowed = (self.q_target, self.log_alpha)  # in a tuple: not the policy's own to train
         self.device = device
         self.to(device)
+        self.policy.rounded = (deepcopy(self.q_target).bfloat16(),)
         self.optimizers = {
             "q": torch.optim.Adam(self.q.parameters(), lr=args.q_lr, fused=True),
             "policy": torch.optim.Adam(self.policy.parameters(), lr=args.policy_lr, fused=True),
@@ -592,7 +593,7 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def update(agent: Agent, batch: Batch, args: Args) -> Logs:
-    """One gradient step on critics, policy and, with --autotune, temperature; then the target critics follow."""
+    """One gradient step on all that learns; then the target critics follow."""
     obs, action, reward, next_obs, terminated = batch
     alpha = agent.log_alpha.detach().exp()
 
@@ -607,7 +608,7 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
     if "q" in found:  # Q and its gradient at a_K are known from the last half-step: no other pass through the critics
         q = attach(found["q"], found["q_gradient"], action)
     else:
-        q = attach(*agent.policy.value_at(obs)(action), action)
+        q = attach(*agent.policy.value_at(obs, args.bfloat16_force)(action), action)
     loss, policy_logs = policy_loss(q, log_prob, rho, alpha, args.momentum_std_train)
     descend(agent.optimizers["policy"], loss)
     logs |= policy_logs | {"values/alpha": alpha}
@@ -620,7 +621,7 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
         descend(agent.optimizers["alpha"], loss)
         logs |= temperature_logs
 
-    with torch.no_grad():  # target <- (1 - tau) target + tau critic
+    with torch.no_grad():  # target <- (1 - tau) target + tau critic, at every update; the paper says "periodically"
         torch._foreach_lerp_(list(agent.q_target.parameters()), list(agent.q.parameters()), args.tau)
     return logs
 
@@ -773,7 +774,7 @@ def train(args: Args) -> Path:
         global_step, seconds, rows = state["global_step"], state["seconds"], state["rows"]
         rng.bit_generator.state = state["rng"]
         torch.set_rng_state(state["torch_rng"])
-        if device.type == "cuda":
+        if device.type == "cuda" and "cuda_rng" in state:  # not if the run began on a machine without
             torch.cuda.set_rng_state(state["cuda_rng"])
     write_rows(run / "eval.csv", rows)
     if args.track:

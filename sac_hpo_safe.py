@@ -26,10 +26,10 @@ Paper -> this file
 Departures from the paper
     Sec. V-B prints Q + lambda Q_C, a misprint: Q - lambda Q_C, as in Sec. II-B   HamiltonianPolicy.value_at
     Ant's limit of 25 is read as an average torque of 25 %                        constraint
-    Not said there: lambda moves every 1,000 steps, by the episodes ended since   Multiplier
-    Not said there: Q_C of an average, the torque, goes on past a termination     cost_loss
+    lambda moves every 1,000 steps; the paper says in every learning iteration    Multiplier
+    Not said there: Q_C of an average, the torque, goes on past a termination     update
     Algorithm 3 is followed; Sec. IV-D tests the action before any leapfrog step  HamiltonianPolicy.act
-    Not said there: pi_B(s) is tanh(mean), the present base policy without noise  HamiltonianPolicy.act
+    pi_B(s) is tanh(mean), the present base policy without noise and leapfrog     HamiltonianPolicy.act
     Not said there: evaluation starts from (mean, 0), then is Algorithm 3 too     HamiltonianPolicy.act
     Q_C is of the training chain: Table I's K steps, without acceptance           HamiltonianPolicy.sample
     Actions are in (-1, 1)^A everywhere but in the call to the environment        make_env
@@ -39,11 +39,11 @@ Departures from the paper
     Two target critics, the smaller of them counts, in forces and in Eq. (12)     HamiltonianPolicy.force_at
     Table II's "Gaussian Policy" is the base policy, one hidden layer, not SAC's  HamiltonianPolicy.evolve
     A control of our own beside Eqs. (9) and (13): "drift", no force at all       HamiltonianPolicy.force_at
-    Not said there: actions of the soft target are those of the training chain    HamiltonianPolicy.sample
-    In updates the gradient in a is rounded to bfloat16 where that is fast        QNetwork.product
+    Not said there: the soft target takes the training chain, no terms of rho     HamiltonianPolicy.sample
+    In updates, Q and its gradient in a are rounded to bfloat16 where it is fast  HamiltonianPolicy.value_at
     alpha stays at Table I's value; the paper also speaks of tuning: --autotune   temperature_loss
 
-Shapes in comments: B batch, O observation, A action, K leapfrog steps.
+Shapes in comments: B batch, O observation, A action. K: Table I's leapfrog steps, in updates; Algorithm 3 has its own.
 """
 
 import importlib.metadata
@@ -144,7 +144,7 @@ class Args:
     cuda: bool = True
     """use a GPU if PyTorch finds one"""
     bfloat16_force: bool | None = None
-    """round to bfloat16 in the critics' gradient that drives the leapfrog [default: if that is fast here]"""
+    """in updates, compute the critics that drive the leapfrog in bfloat16 [default: if that is fast here]"""
 
     # what a run reports and keeps
     runs_dir: str = "runs"
@@ -307,8 +307,9 @@ def constraint(args: Args, total: float, discounted: float, length: int) -> floa
     """J_C of an episode, from the sum of its costs, their discounted sum and the number of its steps.
 
     Departure: both limits are read as in units of a discounted sum. For the torque the paper averages: here the mean
-    cost per step over 1 - gamma, the discounted sum of an endless episode at that cost. So 25 is an average torque of
-    25 %, which is what the source of the task (RCPO) constrains; as a sum over 1,000 steps it would be 2.5 %.
+    cost per step over 1 - gamma, the discounted sum of an endless episode at that cost. So 25 is, at
+    gamma = 0.99, an average torque of 25 %, which is what the source of the task (RCPO) constrains; as a sum over 1,000
+    steps it would be 2.5 %.
     """
     return total / length / (1.0 - args.gamma) if args.cost == "torque" else discounted
 
@@ -360,8 +361,6 @@ class ReplayBuffer:
 class QNetwork(nn.Module):
     """Q(s, a): two hidden layers of 256 ReLU units (Sec. V-A)."""
 
-    rounded = False  # see product
-
     def __init__(self, obs_dim: int, action_dim: int):
         super().__init__()
         layers = nn.Linear(obs_dim + action_dim, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1)
@@ -380,25 +379,15 @@ class QNetwork(nn.Module):
         """The outputs of the three layers: (B, 256), (B, 256) and Q (B,)."""
         first, _, second, _, last = self.net
         h1 = torch.addmm(state_part, action, first.weight[:, -action.shape[-1] :].T).relu_()
-        h2 = (self.product(h1, second.weight.T) + second.bias).relu_()
+        h2 = second(h1).relu_()
         return h1, h2, last(h2).squeeze(-1)
 
     def action_gradient(self, h1: Tensor, h2: Tensor, action_dim: int) -> Tensor:
         """dQ/da (B, A) from the hidden layers' outputs: what comes back passes a ReLU where its output is above 0."""
         first, _, second, _, last = self.net
         d2 = torch.ops.aten.threshold_backward(last.weight.expand(len(h2), -1), h2, 0.0)  # where(h2 > 0, weight, 0)
-        d1 = torch.ops.aten.threshold_backward(self.product(d2, second.weight), h1, 0.0)
+        d1 = torch.ops.aten.threshold_backward(d2 @ second.weight, h1, 0.0)
         return d1 @ first.weight[:, -action_dim:]
-
-    def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        """x @ weight; with self.rounded in bfloat16, twice as fast where the processor has it.
-
-        Departure: the density stays exact, since it is so for any force; Eq. (12)'s gradient in the action is rounded
-        too. Few rows, as when acting, gain nothing by it and are not.
-        """
-        if self.rounded and len(x) > 32:
-            return (x.bfloat16() @ weight.bfloat16()).to(x.dtype)
-        return x @ weight
 
 
 class TwinQ(nn.Module):
@@ -427,7 +416,8 @@ class TwinQ(nn.Module):
         """
         h1, h2, q1 = self.q1.layers(state_parts[0], action)
         k1, k2, q2 = self.q2.layers(state_parts[1], action)
-        first, second = (q1 < q2).nonzero().squeeze(-1), (q1 >= q2).nonzero().squeeze(-1)  # rows of each
+        smaller = q1 < q2
+        first, second = smaller.nonzero().squeeze(-1), (~smaller).nonzero().squeeze(-1)  # rows of each
         gradient, action_dim = torch.empty_like(action), action.shape[-1]
         gradient[first] = self.q1.action_gradient(h1[first], h2[first], action_dim)
         gradient[second] = self.q2.action_gradient(k1[second], k2[second], action_dim)
@@ -512,23 +502,29 @@ class HamiltonianPolicy(GaussianPolicy):
         self.gate = nn.Sequential(nn.Linear(inputs, hidden), nn.ELU(), nn.Linear(hidden, action_dim), nn.Sigmoid())
         self.args = args
 
-    def value_at(self, obs: Tensor) -> Callable:
+    def value_at(self, obs: Tensor, rounded: bool = False) -> Callable:
         """The function action (B, A) -> Q - lambda Q_C (B,) of the target critics and its gradient (B, A), at states
         (B, O): what takes the place of Q in Eqs. (9), (12) and (13).
 
-        Departure: Sec. V-B prints a plus; Sec. II-B has the sign right.
+        Departures: Sec. V-B prints a plus; Sec. II-B has the sign right. With `rounded` in bfloat16, faster where the
+        processor has it: the density stays exact, as it is for any force; Eq. (12) is off by about half a per cent.
         """
         q_target, _, q_cost_target, multiplier = self.borrowed
+        if rounded:
+            torch._foreach_copy_(list(self.rounded[0].parameters()), list(q_target.parameters()))
+            torch._foreach_copy_(list(self.rounded[1].parameters()), list(q_cost_target.parameters()))
+            (q_target, q_cost_target), obs = self.rounded, obs.bfloat16()
         state_parts, cost_part = q_target.state_parts(obs), q_cost_target.state_part(obs)
 
         def value_and_gradient(action: Tensor) -> tuple[Tensor, Tensor]:
-            q, q_gradient = q_target.min_and_gradient(state_parts, action)
-            q_cost, cost_gradient = q_cost_target.value_and_gradient(cost_part, action)
-            return q - multiplier.value * q_cost, q_gradient - multiplier.value * cost_gradient
+            q, q_gradient = q_target.min_and_gradient(state_parts, action.to(obs.dtype))
+            q_cost, cost_gradient = q_cost_target.value_and_gradient(cost_part, action.to(obs.dtype))
+            q = q.to(action.dtype) - multiplier.value * q_cost.to(action.dtype)
+            return q, q_gradient.to(action.dtype) - multiplier.value * cost_gradient.to(action.dtype)
 
         return value_and_gradient
 
-    def force_at(self, obs: Tensor, operator: str) -> Callable:
+    def force_at(self, obs: Tensor, operator: str, rounded: bool = False) -> Callable:
         """The function u (B, A) -> F(s, u) (B, A) at states (B, O), and what F is made of: q (B,), here Q - lambda Q_C,
         its gradient in a, sigma_h, T_h. What depends on the states alone is computed once, here.
 
@@ -538,7 +534,7 @@ class HamiltonianPolicy(GaussianPolicy):
         if operator == "drift":  # a control: F = 0, the momentum's noise alone
             return lambda u: (torch.zeros_like(u), {})
         _, log_alpha, _, _ = self.borrowed
-        value_and_gradient = self.value_at(obs)
+        value_and_gradient = self.value_at(obs, rounded)
         state = obs if self.args.leapfrog_state else obs[:, :0]
         nets = self.transform, self.gate
         parts = [F.linear(state, net[0].weight[:, : state.shape[-1]], net[0].bias) for net in nets]  # (B, h_n) each
@@ -560,19 +556,19 @@ class HamiltonianPolicy(GaussianPolicy):
 
         return force
 
-    def evolve(self, obs: Tensor, u: Tensor, rho: Tensor, operator: str, need_rho: bool = False):
+    def evolve(self, obs: Tensor, u: Tensor, rho: Tensor, operator: str, need_rho: bool = False, rounded: bool = False):
         """Algorithm 2 from (u_0, rho_0), (B, A) each: u_K, rho_K and what the last force evaluation found."""
         step_size, steps = self.args.step_size, self.args.leapfrog_steps
         if operator == "gaussian":  # of Table II; departure: this base policy has one hidden layer, SAC's has two
             return u, torch.zeros_like(rho), {}
-        return leapfrog(u, rho, self.force_at(obs, operator), step_size, steps, need_rho)
+        return leapfrog(u, rho, self.force_at(obs, operator, rounded), step_size, steps, need_rho)
 
     def sample_with_momentum(self, obs: Tensor, need_rho: bool = True):
         """The training chain, Eq. (10): a_K (B, A), log q(a_K, rho_K|s) - log N(rho_0) (B,), rho_K (B, A), and what
-        the force found at a_K. Without `need_rho` the last two stop half a step short, and it is faster."""
+        the force found there. Without `need_rho` rho stops half a step short, what was found a whole one: faster."""
         u, log_normal = self.sample_gaussian(obs)
         rho = self.args.momentum_std_train * torch.randn_like(u)
-        u, rho, found = self.evolve(obs, u, rho, self.args.train, need_rho)
+        u, rho, found = self.evolve(obs, u, rho, self.args.train, need_rho, self.args.bfloat16_force)
         return torch.tanh(u), log_normal - tanh_log_det(u), rho, found
 
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -635,10 +631,10 @@ class Multiplier(nn.Module):
     """lambda <- [lambda + eta (J_C - d_0)]_+ at the first end of an episode at least args.cost_window steps after the
     last move, from lambda = 0.
 
-    What the paper leaves open: J_C is the mean over the episodes that ended since; the random actions before the first
-    update do not move lambda, since they are not the policy's; and moves are counted in steps, since after every
-    episode, however short, lambda outruns a policy that falls over. There is no optimiser: Adam would make steps of one
-    size however large the violation.
+    Departure: the paper moves lambda in every learning iteration. By episodes, its units are those of eta and d_0; and
+    after every episode, however short, it would outrun a policy that falls over. What the paper leaves open: J_C is the
+    mean over the episodes that ended since; those that began with random actions do not count. There is no optimiser:
+    Adam would make steps of one size however large the violation.
     """
 
     def __init__(self, args: Args):
@@ -680,12 +676,12 @@ class Agent(nn.Module):
         self.policy = HamiltonianPolicy(obs_dim, action_dim, args)
         self.q_cost = CostCritic(obs_dim, action_dim)
         self.q_cost_target = deepcopy(self.q_cost).requires_grad_(False)
-        self.q_target.q1.rounded = self.q_target.q2.rounded = self.q_cost_target.rounded = args.bfloat16_force
         self.multiplier = Multiplier(args)
         # In a tuple: not the policy's own to train.
         self.policy.borrowed = (self.q_target, self.log_alpha, self.q_cost_target, self.multiplier)
         self.device = device
         self.to(device)
+        self.policy.rounded = (deepcopy(self.q_target).bfloat16(), deepcopy(self.q_cost_target).bfloat16())
         self.optimizers = {
             "q": torch.optim.Adam(self.q.parameters(), lr=args.q_lr, fused=True),
             "q_cost": torch.optim.Adam(self.q_cost.parameters(), lr=args.q_lr, fused=True),
@@ -719,7 +715,7 @@ def q_loss(q1: Tensor, q2: Tensor, target: Tensor) -> tuple[Tensor, Logs]:
 def cost_loss(q_cost: Tensor, next_q_cost: Tensor, cost: Tensor, ends: Tensor, gamma) -> tuple[Tensor, Logs]:
     """Mean squared error of Q_C(s, a) against c + gamma Q_C'(s', a'): a cost to come has no entropy term.
 
-    ends (B,) is 1 where no cost is to come. Departure: the paper does not say where that is.
+    ends (B,) is 1 where no cost is to come.
     """
     loss = F.mse_loss(q_cost, cost + gamma * (1.0 - ends) * next_q_cost)
     return loss, {"losses/q_cost": loss.detach(), "values/q_cost": q_cost.detach().mean()}
@@ -757,7 +753,7 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def update(agent: Agent, batch: Batch, args: Args) -> Logs:
-    """One gradient step on critics, policy and, with --autotune, temperature; then the target critics follow."""
+    """One gradient step on all that learns; then the target critics follow."""
     obs, action, reward, next_obs, terminated, cost = batch
     alpha = agent.log_alpha.detach().exp()
 
@@ -769,7 +765,8 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
     loss, logs = q_loss(*agent.q(obs, action), target)
     descend(agent.optimizers["q"], loss)
 
-    # An average over steps has no end: if Q_C of torque ended with the episode, to fall over would be a way to save it.
+    # Departure, not said in the paper: an average has no end. If Q_C of torque ended with the episode, falling over
+    # would be a way to save it; so it goes on, with what Q_C makes of a state that no action was ever taken in.
     cost_ends = torch.zeros_like(terminated) if args.cost == "torque" else terminated
     loss, cost_logs = cost_loss(agent.q_cost(obs, action), next_q_cost, cost, cost_ends, args.gamma)
     descend(agent.optimizers["q_cost"], loss)
@@ -779,7 +776,7 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
     if "q" in found:  # Q and its gradient at a_K are known from the last half-step: no other pass through the critics
         q = attach(found["q"], found["q_gradient"], action)
     else:
-        q = attach(*agent.policy.value_at(obs)(action), action)
+        q = attach(*agent.policy.value_at(obs, args.bfloat16_force)(action), action)
     loss, policy_logs = policy_loss(q, log_prob, rho, alpha, args.momentum_std_train)
     descend(agent.optimizers["policy"], loss)
     logs |= policy_logs | {"values/alpha": alpha}
@@ -792,7 +789,7 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
         descend(agent.optimizers["alpha"], loss)
         logs |= temperature_logs
 
-    with torch.no_grad():  # target <- (1 - tau) target + tau critic
+    with torch.no_grad():  # target <- (1 - tau) target + tau critic, at every update; the paper says "periodically"
         torch._foreach_lerp_(list(agent.q_target.parameters()), list(agent.q.parameters()), args.tau)
         torch._foreach_lerp_(list(agent.q_cost_target.parameters()), list(agent.q_cost.parameters()), args.tau)
     return logs
@@ -961,7 +958,7 @@ def train(args: Args) -> Path:
         global_step, seconds, rows = state["global_step"], state["seconds"], state["rows"]
         rng.bit_generator.state = state["rng"]
         torch.set_rng_state(state["torch_rng"])
-        if device.type == "cuda":
+        if device.type == "cuda" and "cuda_rng" in state:  # not if the run began on a machine without
             torch.cuda.set_rng_state(state["cuda_rng"])
     write_rows(run / "eval.csv", rows)
     if args.track:
@@ -1002,7 +999,7 @@ def train(args: Args) -> Path:
             obs, done = next_obs, terminated or truncated
             episode_return, episode_length = episode_return + float(reward), episode_length + 1
             if done:
-                of_policy = global_step > args.learning_starts
+                of_policy = global_step - episode_length >= args.learning_starts  # from its first step on
                 agent.multiplier.end_episode(episode_cost, episode_discounted_cost, episode_length, of_policy)
 
             if global_step > args.learning_starts:

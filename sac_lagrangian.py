@@ -20,8 +20,8 @@ Departures from the paper
     Actions are in (-1, 1)^A everywhere but in the call to the environment        make_env
     alpha stays at Table I's value; the paper also speaks of tuning: --autotune   temperature_loss
     Ant's limit of 25 is read as an average torque of 25 %                        constraint
-    Not said there: lambda moves every 1,000 steps, by the episodes ended since   Multiplier
-    Not said there: Q_C of an average, the torque, goes on past a termination     cost_loss
+    lambda moves every 1,000 steps; the paper says in every learning iteration    Multiplier
+    Not said there: Q_C of an average, the torque, goes on past a termination     update
 
 Shapes in comments: B batch, O observation, A action.
 """
@@ -256,8 +256,9 @@ def constraint(args: Args, total: float, discounted: float, length: int) -> floa
     """J_C of an episode, from the sum of its costs, their discounted sum and the number of its steps.
 
     Departure: both limits are read as in units of a discounted sum. For the torque the paper averages: here the mean
-    cost per step over 1 - gamma, the discounted sum of an endless episode at that cost. So 25 is an average torque of
-    25 %, which is what the source of the task (RCPO) constrains; as a sum over 1,000 steps it would be 2.5 %.
+    cost per step over 1 - gamma, the discounted sum of an endless episode at that cost. So 25 is, at
+    gamma = 0.99, an average torque of 25 %, which is what the source of the task (RCPO) constrains; as a sum over 1,000
+    steps it would be 2.5 %.
     """
     return total / length / (1.0 - args.gamma) if args.cost == "torque" else discounted
 
@@ -364,7 +365,8 @@ class TwinQ(nn.Module):
         """
         h1, h2, q1 = self.q1.layers(state_parts[0], action)
         k1, k2, q2 = self.q2.layers(state_parts[1], action)
-        first, second = (q1 < q2).nonzero().squeeze(-1), (q1 >= q2).nonzero().squeeze(-1)  # rows of each
+        smaller = q1 < q2
+        first, second = smaller.nonzero().squeeze(-1), (~smaller).nonzero().squeeze(-1)  # rows of each
         gradient, action_dim = torch.empty_like(action), action.shape[-1]
         gradient[first] = self.q1.action_gradient(h1[first], h2[first], action_dim)
         gradient[second] = self.q2.action_gradient(k1[second], k2[second], action_dim)
@@ -430,10 +432,10 @@ class Multiplier(nn.Module):
     """lambda <- [lambda + eta (J_C - d_0)]_+ at the first end of an episode at least args.cost_window steps after the
     last move, from lambda = 0.
 
-    What the paper leaves open: J_C is the mean over the episodes that ended since; the random actions before the first
-    update do not move lambda, since they are not the policy's; and moves are counted in steps, since after every
-    episode, however short, lambda outruns a policy that falls over. There is no optimiser: Adam would make steps of one
-    size however large the violation.
+    Departure: the paper moves lambda in every learning iteration. By episodes, its units are those of eta and d_0; and
+    after every episode, however short, it would outrun a policy that falls over. What the paper leaves open: J_C is the
+    mean over the episodes that ended since; those that began with random actions do not count. There is no optimiser:
+    Adam would make steps of one size however large the violation.
     """
 
     def __init__(self, args: Args):
@@ -510,7 +512,7 @@ def q_loss(q1: Tensor, q2: Tensor, target: Tensor) -> tuple[Tensor, Logs]:
 def cost_loss(q_cost: Tensor, next_q_cost: Tensor, cost: Tensor, ends: Tensor, gamma) -> tuple[Tensor, Logs]:
     """Mean squared error of Q_C(s, a) against c + gamma Q_C'(s', a'): a cost to come has no entropy term.
 
-    ends (B,) is 1 where no cost is to come. Departure: the paper does not say where that is.
+    ends (B,) is 1 where no cost is to come.
     """
     loss = F.mse_loss(q_cost, cost + gamma * (1.0 - ends) * next_q_cost)
     return loss, {"losses/q_cost": loss.detach(), "values/q_cost": q_cost.detach().mean()}
@@ -539,7 +541,7 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def update(agent: Agent, batch: Batch, args: Args) -> Logs:
-    """One gradient step on critics, policy and, with --autotune, temperature; then the target critics follow."""
+    """One gradient step on all that learns; then the target critics follow."""
     obs, action, reward, next_obs, terminated, cost = batch
     alpha = agent.log_alpha.detach().exp()
 
@@ -551,7 +553,8 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
     loss, logs = q_loss(*agent.q(obs, action), target)
     descend(agent.optimizers["q"], loss)
 
-    # An average over steps has no end: if Q_C of torque ended with the episode, to fall over would be a way to save it.
+    # Departure, not said in the paper: an average has no end. If Q_C of torque ended with the episode, falling over
+    # would be a way to save it; so it goes on, with what Q_C makes of a state that no action was ever taken in.
     cost_ends = torch.zeros_like(terminated) if args.cost == "torque" else terminated
     loss, cost_logs = cost_loss(agent.q_cost(obs, action), next_q_cost, cost, cost_ends, args.gamma)
     descend(agent.optimizers["q_cost"], loss)
@@ -570,7 +573,7 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
         descend(agent.optimizers["alpha"], loss)
         logs |= temperature_logs
 
-    with torch.no_grad():  # target <- (1 - tau) target + tau critic
+    with torch.no_grad():  # target <- (1 - tau) target + tau critic, at every update; the paper says "periodically"
         torch._foreach_lerp_(list(agent.q_target.parameters()), list(agent.q.parameters()), args.tau)
         torch._foreach_lerp_(list(agent.q_cost_target.parameters()), list(agent.q_cost.parameters()), args.tau)
     return logs
@@ -732,7 +735,7 @@ def train(args: Args) -> Path:
         global_step, seconds, rows = state["global_step"], state["seconds"], state["rows"]
         rng.bit_generator.state = state["rng"]
         torch.set_rng_state(state["torch_rng"])
-        if device.type == "cuda":
+        if device.type == "cuda" and "cuda_rng" in state:  # not if the run began on a machine without
             torch.cuda.set_rng_state(state["cuda_rng"])
     write_rows(run / "eval.csv", rows)
     if args.track:
@@ -771,7 +774,7 @@ def train(args: Args) -> Path:
             obs, done = next_obs, terminated or truncated
             episode_return, episode_length = episode_return + float(reward), episode_length + 1
             if done:
-                of_policy = global_step > args.learning_starts
+                of_policy = global_step - episode_length >= args.learning_starts  # from its first step on
                 agent.multiplier.end_episode(episode_cost, episode_discounted_cost, episode_length, of_policy)
 
             if global_step > args.learning_starts:

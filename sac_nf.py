@@ -314,7 +314,8 @@ class TwinQ(nn.Module):
         """
         h1, h2, q1 = self.q1.layers(state_parts[0], action)
         k1, k2, q2 = self.q2.layers(state_parts[1], action)
-        first, second = (q1 < q2).nonzero().squeeze(-1), (q1 >= q2).nonzero().squeeze(-1)  # rows of each
+        smaller = q1 < q2
+        first, second = smaller.nonzero().squeeze(-1), (~smaller).nonzero().squeeze(-1)  # rows of each
         gradient, action_dim = torch.empty_like(action), action.shape[-1]
         gradient[first] = self.q1.action_gradient(h1[first], h2[first], action_dim)
         gradient[second] = self.q2.action_gradient(k1[second], k2[second], action_dim)
@@ -475,7 +476,7 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def update(agent: Agent, batch: Batch, args: Args) -> Logs:
-    """One gradient step on critics, policy and, with --autotune, temperature; then the target critics follow."""
+    """One gradient step on all that learns; then the target critics follow."""
     obs, action, reward, next_obs, terminated = batch
     alpha = agent.log_alpha.detach().exp()
 
@@ -497,7 +498,7 @@ def update(agent: Agent, batch: Batch, args: Args) -> Logs:
         descend(agent.optimizers["alpha"], loss)
         logs |= temperature_logs
 
-    with torch.no_grad():  # target <- (1 - tau) target + tau critic
+    with torch.no_grad():  # target <- (1 - tau) target + tau critic, at every update; the paper says "periodically"
         torch._foreach_lerp_(list(agent.q_target.parameters()), list(agent.q.parameters()), args.tau)
     return logs
 
@@ -650,7 +651,7 @@ def train(args: Args) -> Path:
         global_step, seconds, rows = state["global_step"], state["seconds"], state["rows"]
         rng.bit_generator.state = state["rng"]
         torch.set_rng_state(state["torch_rng"])
-        if device.type == "cuda":
+        if device.type == "cuda" and "cuda_rng" in state:  # not if the run began on a machine without
             torch.cuda.set_rng_state(state["cuda_rng"])
     write_rows(run / "eval.csv", rows)
     if args.track:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import make_agent, make_args, make_batch, make_optimizers_plain
+from conftest import deterministic_action, make_agent, make_args, make_batch, make_optimizers_plain
 from torch.autograd.functional import jacobian
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
@@ -285,20 +285,35 @@ def test_attach(script):
     torch.testing.assert_close(torch.autograd.grad(attached.sum(), action)[0], gradient)
 
 
-def test_rounded_force(hpo):
-    """bfloat16 turns and stretches the gradient a little; without it, and for few rows, it is exactly the same."""
-    (exact, _), (rounded, _) = (make_agent(hpo, dtype=torch.float32, bfloat16_force=choice) for choice in (False, True))
-    raise_multiplier(exact), raise_multiplier(rounded)
+def test_rounding(hpo):
+    """In updates only, and only if asked for: bfloat16 turns and stretches the gradient a little."""
+    agent, _ = make_agent(hpo, dtype=torch.float32, momentum_std_train=0.3)
+    rounding, _ = make_agent(hpo, dtype=torch.float32, momentum_std_train=0.3, bfloat16_force=True)
+    raise_multiplier(agent), raise_multiplier(rounding)
+    with torch.no_grad():
+        for critic in (agent.q_target, rounding.q_target):  # the rounded copies are to follow
+            for parameter in critic.parameters():
+                parameter.mul_(1.5)
     obs, u, _ = (x.float() for x in start(500))
     action = torch.tanh(u)
-    (q, gradient), (rounded_q, rounded_gradient) = (agent.policy.value_at(obs)(action) for agent in (exact, rounded))
+    q, gradient = agent.policy.value_at(obs)(action)
+    rounded_q, rounded_gradient = agent.policy.value_at(obs, rounded=True)(action)
+    assert rounded_q.dtype == rounded_gradient.dtype == torch.float32
     error = (gradient - rounded_gradient).norm(dim=-1) / gradient.norm(dim=-1)
-    assert 1e-5 < error.median() < 0.01
-    assert torch.nn.functional.cosine_similarity(gradient, rounded_gradient).quantile(0.05) > 0.98
+    assert 1e-4 < error.median() < 0.02  # of Q - lambda Q_C; 0.006 of Q alone
+    assert torch.nn.functional.cosine_similarity(gradient, rounded_gradient).quantile(0.1) > 0.98
     torch.testing.assert_close(q, rounded_q, rtol=0.02, atol=0.02)
-    for agent in (exact, rounded):
-        few = agent.policy.value_at(obs[:32])(action[:32])[1]
-        torch.testing.assert_close(few, gradient[:32])
+
+    def sample(one):
+        torch.manual_seed(1)
+        return one.policy.sample(obs)[0]
+
+    def act(one):
+        torch.manual_seed(1)
+        return deterministic_action(one, obs)
+
+    assert torch.equal(act(agent), act(rounding))
+    assert 1e-5 < (sample(agent) - sample(rounding)).abs().mean() < 0.01
 
 
 def test_rounding_is_the_default_where_it_is_fast(hpo, monkeypatch):

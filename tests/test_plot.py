@@ -169,7 +169,7 @@ def test_speed_table(tmp_path):
         "A-v0,SB3 SAC,2,5,60,50,70,1.0,,,,87.0,two cores",
     ]
     (tmp_path / "speed.csv").write_text("\n".join([",".join(names), *rows]) + "\n")
-    head, rule, ours, theirs, empty, about = plot.speed_lines(tmp_path / "speed.csv")
+    head, rule, ours, theirs, _, about = plot.speed_lines(tmp_path / "speed.csv")
     assert ours == "| A-v0 | SAC-NF | 1 | 90.5 (80.0 to 99.0) | 1.5 | 0.5 | 0.6 | 4.2 |"
     assert theirs == "| A-v0 | SB3 SAC | 2 | 60 (50 to 70) | 1.0 | – | – | – |"
     assert head.count("|") == rule.count("|") == ours.count("|") and about.startswith("5 rounds; two cores; 87.0 GFLOP")
