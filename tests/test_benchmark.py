@@ -128,13 +128,15 @@ def test_an_interruption_ends_its_own_children_and_the_same_command_goes_on(benc
         if len(list(bench.runs.rglob("running"))) == 2:
             break
         time.sleep(0.1)
-    mine = subprocess.run(["pgrep", "-f", str(bench.runs)], capture_output=True, text=True).stdout.split()
+    mine = subprocess.run(
+        ["pgrep", "-f", f"{bench.runs.parent.name}/runs"], capture_output=True, text=True
+    ).stdout.split()
     assert len(mine) >= 3
     started.send_signal(how)
     _, errors = started.communicate(timeout=20)
     assert started.returncode == 130 and "interrupted" in errors
     time.sleep(0.3)
-    assert not subprocess.run(["pgrep", "-f", str(bench.runs)], capture_output=True, text=True).stdout
+    assert not subprocess.run(["pgrep", "-f", f"{bench.runs.parent.name}/runs"], capture_output=True, text=True).stdout
     assert bystander.poll() is None
     bystander.kill()
     assert bench(*words).returncode == 0

@@ -48,20 +48,11 @@ def test_array_with_a_killed_job(cluster, tmp_path, monkeypatch):
     submitted = slurm(str(ROOT / "benchmark.sh"), *words, "--slurm", "--time=5", "--comment=extra words")
     job = submitted.split()[-1]
 
-    running = runs / "Slow-v0" / "sac_hpo_continuous" / "seed_1" / "a__run" / "running"
-    wait_for(running.exists)
-    (task,) = slurm("squeue", "--noheader", "--states=RUNNING", "--format=%K", f"--jobs={job}_0").split()
-    assert task == "0"
-    slurm("scontrol", "requeue", f"{job}_0")  # as a scheduler does that needs the node for something else
-    wait_for(lambda: "PENDING" in slurm("squeue", "--noheader", "--format=%T", f"--jobs={job}_0"))
-    slurm("scontrol", "update", f"JobId={job}_0", "StartTime=now")  # it would wait two minutes
-    other = runs / "Slow-v0" / "no-momentum" / "seed_1" / "a__run" / "running"
-    wait_for(other.exists)
-    slurm("scontrol", "requeue", f"{job}_2")
-    wait_for(lambda: "PENDING" in slurm("squeue", "--noheader", "--format=%T", f"--jobs={job}_2"))
-    slurm("scontrol", "update", f"JobId={job}_2", "StartTime=now")
-
-    wait_for(lambda: len(list(runs.glob("*/*/seed_1/a__run/agent_100.pt"))) == 4)
+    for task, algorithm in ("0", "sac_hpo_continuous"), ("2", "no-momentum"):
+        wait_for((runs / "Slow-v0" / algorithm / "seed_1" / "a__run" / "running").exists)
+        assert slurm("squeue", "--noheader", "--states=RUNNING", "--format=%K", f"--jobs={job}_{task}").strip() == task
+        slurm("scontrol", "requeue", f"{job}_{task}")  # as a scheduler does that needs the node for something else
+    wait_for(lambda: len(list(runs.glob("*/*/seed_1/a__run/agent_100.pt"))) == 4, seconds=300)  # two minutes' pause
     resumed = [call for call in calls.read_text().splitlines() if "--resume" in call]
     assert len(resumed) == 2 and all("Slow-v0" in call for call in resumed)
     assert len(calls.read_text().splitlines()) == 4 + 2
