@@ -96,7 +96,7 @@ def test_killed_at_random_moments_and_resumed(name, tmp_path):
     whole = script.train(make_args(script, total_timesteps=steps, runs_dir=str(tmp_path / "whole"), **SMALL))
     moment = random.Random()  # not seeded: over time every moment gets its turn
     flags = ["--total-timesteps", steps, "--runs-dir", tmp_path / "killed", *as_flags(SMALL), *cost_flags(name)]
-    flags += ["--no-bfloat16-force"] if hasattr(script.Args, "bfloat16_force") else []  # as make_args has it
+    flags += ["--bfloat16-force", "False"] if hasattr(script.Args, "bfloat16_force") else []  # as make_args has it
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     kills, killed = [], 0
     while True:
