@@ -6,7 +6,7 @@
 #   ./benchmark.sh ablation                        Fig. 4, Table II, and the drift control
 #   ./benchmark.sh sensitivity                     Fig. 5: K and both spreads of the momentum
 #   ./benchmark.sh momentum                        Fig. 6: no momentum
-#   ./benchmark.sh quick                           a few minutes: does every script work here?
+#   ./benchmark.sh quick                           about two minutes: does every script work here?
 #   ./benchmark.sh collect                         copies what finished runs report into results/
 #   ./benchmark.sh speed [--rounds N] [--sb3]      steps per second of every script, into results/speed.csv; with --sb3
 #                                                  beside Stable-Baselines3, for which it makes .venv-sb3
@@ -107,7 +107,7 @@ if [ "$experiment" = speed ]; then
     exec "$python" tests/speed.py "${words[@]}"
 fi
 
-seeds=5 envs="" steps=1000000 runs=$here/runs/benchmark workers=$(nproc) dry_run="" slurm=""
+seeds=5 envs="" steps=1000000 runs=$here/runs/benchmark workers=$(env -u OMP_NUM_THREADS nproc) dry_run="" slurm=""
 while [ $# -gt 0 ]; do
     case $1 in
     --seeds | --total-timesteps | --workers)

@@ -345,7 +345,7 @@ class TwinQ(nn.Module):
 
     @torch.no_grad()
     def min_and_gradient(self, state_parts: tuple[Tensor, Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
-        """min(Q1, Q2) (B,) and its gradient in the action (B, A), as autograd would find them.
+        """min(Q1, Q2) (B,) and its gradient in the action (B, A), as autograd would find them but for ties.
 
         Each row goes back through its smaller critic only: half of what autograd does, which sends zeros the other way.
         """
@@ -441,7 +441,7 @@ class HamiltonianPolicy(GaussianPolicy):
         """The function action (B, A) -> min Q (B,) of the target critics and its gradient (B, A), at states (B, O).
 
         Departure: with `rounded` in bfloat16, faster where the processor has it. The density stays exact, as it is for
-        any force; Q in Eq. (12) and its gradient are off by about half a per cent.
+        any force; the gradient, in Eq. (12) too, is off by about half a per cent.
         """
         q_target, _ = self.borrowed
         if rounded:
@@ -473,7 +473,7 @@ class HamiltonianPolicy(GaussianPolicy):
 
         def force(u: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             action = torch.tanh(u)
-            q, q_gradient = value_and_gradient(action)
+            q, q_gradient = value_and_gradient(action)  # held constant: critics of ReLU are piecewise linear in a
             found = {"q": q, "q_gradient": q_gradient}
             if operator == "conventional":  # Eq. (9): dU/du, U(u) = -Q(s, tanh u) / alpha - sum log(1 - tanh(u)^2)
                 return 2.0 * action - (1.0 - action.square()) * q_gradient / log_alpha.detach().exp(), found

@@ -410,7 +410,7 @@ class TwinQ(nn.Module):
 
     @torch.no_grad()
     def min_and_gradient(self, state_parts: tuple[Tensor, Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
-        """min(Q1, Q2) (B,) and its gradient in the action (B, A), as autograd would find them.
+        """min(Q1, Q2) (B,) and its gradient in the action (B, A), as autograd would find them but for ties.
 
         Each row goes back through its smaller critic only: half of what autograd does, which sends zeros the other way.
         """
@@ -507,7 +507,8 @@ class HamiltonianPolicy(GaussianPolicy):
         (B, O): what takes the place of Q in Eqs. (9), (12) and (13).
 
         Departures: Sec. V-B prints a plus; Sec. II-B has the sign right. With `rounded` in bfloat16, faster where the
-        processor has it: the density stays exact, as it is for any force; Eq. (12) is off by about half a per cent.
+        processor has it: the density stays exact, as it is for any force; the gradient, in Eq. (12) too, is off by
+        about one per cent.
         """
         q_target, _, q_cost_target, multiplier = self.borrowed
         if rounded:
@@ -542,7 +543,7 @@ class HamiltonianPolicy(GaussianPolicy):
 
         def force(u: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             action = torch.tanh(u)
-            q, q_gradient = value_and_gradient(action)
+            q, q_gradient = value_and_gradient(action)  # held constant: critics of ReLU are piecewise linear in a
             found = {"q": q, "q_gradient": q_gradient}
             if operator == "conventional":  # Eq. (9): dU/du, U(u) = -Q(s, tanh u) / alpha - sum log(1 - tanh(u)^2)
                 return 2.0 * action - (1.0 - action.square()) * q_gradient / log_alpha.detach().exp(), found
@@ -631,10 +632,10 @@ class Multiplier(nn.Module):
     """lambda <- [lambda + eta (J_C - d_0)]_+ at the first end of an episode at least args.cost_window steps after the
     last move, from lambda = 0.
 
-    Departure: the paper moves lambda in every learning iteration. By episodes, its units are those of eta and d_0; and
-    after every episode, however short, it would outrun a policy that falls over. What the paper leaves open: J_C is the
-    mean over the episodes that ended since; those that began with random actions do not count. There is no optimiser:
-    Adam would make steps of one size however large the violation.
+    Departure: the paper moves lambda in every learning iteration. After every episode already, however short, it outran
+    a policy that falls over. What the paper leaves open: J_C is the mean over the episodes that ended since; those that
+    began with random actions do not count. There is no optimiser: Adam would make steps of one size however large the
+    violation.
     """
 
     def __init__(self, args: Args):

@@ -359,7 +359,7 @@ class TwinQ(nn.Module):
 
     @torch.no_grad()
     def min_and_gradient(self, state_parts: tuple[Tensor, Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
-        """min(Q1, Q2) (B,) and its gradient in the action (B, A), as autograd would find them.
+        """min(Q1, Q2) (B,) and its gradient in the action (B, A), as autograd would find them but for ties.
 
         Each row goes back through its smaller critic only: half of what autograd does, which sends zeros the other way.
         """
@@ -432,10 +432,10 @@ class Multiplier(nn.Module):
     """lambda <- [lambda + eta (J_C - d_0)]_+ at the first end of an episode at least args.cost_window steps after the
     last move, from lambda = 0.
 
-    Departure: the paper moves lambda in every learning iteration. By episodes, its units are those of eta and d_0; and
-    after every episode, however short, it would outrun a policy that falls over. What the paper leaves open: J_C is the
-    mean over the episodes that ended since; those that began with random actions do not count. There is no optimiser:
-    Adam would make steps of one size however large the violation.
+    Departure: the paper moves lambda in every learning iteration. After every episode already, however short, it outran
+    a policy that falls over. What the paper leaves open: J_C is the mean over the episodes that ended since; those that
+    began with random actions do not count. There is no optimiser: Adam would make steps of one size however large the
+    violation.
     """
 
     def __init__(self, args: Args):

@@ -308,7 +308,7 @@ class TwinQ(nn.Module):
 
     @torch.no_grad()
     def min_and_gradient(self, state_parts: tuple[Tensor, Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
-        """min(Q1, Q2) (B,) and its gradient in the action (B, A), as autograd would find them.
+        """min(Q1, Q2) (B,) and its gradient in the action (B, A), as autograd would find them but for ties.
 
         Each row goes back through its smaller critic only: half of what autograd does, which sends zeros the other way.
         """
