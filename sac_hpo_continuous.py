@@ -124,7 +124,7 @@ class Args:
     cuda: bool = True
     """use a GPU if PyTorch finds one"""
     bfloat16_force: bool | None = None
-    """in updates, compute the critics that drive the leapfrog in bfloat16 [default: if that is fast here]"""
+    """in updates, compute the wide layers of the leapfrog's critics in bfloat16 [default: if that is fast here]"""
 
     # what a run reports and keeps
     runs_dir: str = "runs"
@@ -306,23 +306,30 @@ class QNetwork(nn.Module):
 
     # The same again, written out for the gradient in the action alone: without autograd's graph, its gradient in the
     # state and its concatenation. Many actions at one state share the state's part of the first layer.
-    def state_part(self, obs: Tensor) -> Tensor:
-        """What the state adds to the first layer, bias included. (B, O) -> (B, 256)"""
-        return F.linear(obs, self.net[0].weight[:, : obs.shape[-1]], self.net[0].bias)
+    def state_part(self, obs: Tensor, rounded: bool = False) -> tuple[Tensor, Tensor]:
+        """What the state adds to the first layer, bias included, (B, O) -> (B, 256), and the second layer's weights.
 
-    def layers(self, state_part: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        With `rounded` both come from bfloat16, and with the weights in it the second layer multiplies in it as well.
+        """
+        first, _, second, _, _ = self.net
+        dtype = torch.bfloat16 if rounded else obs.dtype
+        part = F.linear(obs.to(dtype), first.weight[:, : obs.shape[-1]].to(dtype)).to(obs.dtype).add_(first.bias)
+        return part, second.weight.to(dtype)
+
+    def layers(self, state_part: tuple[Tensor, Tensor], action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The outputs of the three layers: (B, 256), (B, 256) and Q (B,)."""
-        first, _, second, _, last = self.net
-        h1 = torch.addmm(state_part, action, first.weight[:, -action.shape[-1] :].T).relu_()
-        h2 = second(h1).relu_()
+        (part, weight), (first, _, second, _, last) = state_part, self.net
+        h1 = torch.addmm(part, action, first.weight[:, -action.shape[-1] :].T).relu_()
+        h2 = (h1.to(weight.dtype) @ weight.T).to(h1.dtype).add_(second.bias).relu_()
         return h1, h2, last(h2).squeeze(-1)
 
-    def action_gradient(self, h1: Tensor, h2: Tensor, action_dim: int) -> Tensor:
+    def action_gradient(self, state_part: tuple[Tensor, Tensor], h1: Tensor, h2: Tensor, action_dim: int) -> Tensor:
         """dQ/da (B, A) from the hidden layers' outputs: what comes back passes a ReLU where its output is above 0."""
-        first, _, second, _, last = self.net
+        _, weight = state_part
+        first, _, _, _, last = self.net
         d2 = torch.ops.aten.threshold_backward(last.weight.expand(len(h2), -1), h2, 0.0)  # where(h2 > 0, weight, 0)
-        d1 = torch.ops.aten.threshold_backward(d2 @ second.weight, h1, 0.0)
-        return d1 @ first.weight[:, -action_dim:]
+        d1 = torch.ops.aten.threshold_backward((d2.to(weight.dtype) @ weight).to(d2.dtype), h1, 0.0)
+        return (first.weight[:, -action_dim:].T @ d1.T).T  # d1 @ weight, in the order that is faster for small A
 
 
 class TwinQ(nn.Module):
@@ -340,22 +347,25 @@ class TwinQ(nn.Module):
         return torch.min(*self(obs, action))  # (B,)
 
     @torch.no_grad()
-    def state_parts(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        return self.q1.state_part(obs), self.q2.state_part(obs)  # (B, 256) each
+    def state_parts(self, obs: Tensor, rounded: bool = False) -> tuple:
+        return self.q1.state_part(obs, rounded), self.q2.state_part(obs, rounded)
 
     @torch.no_grad()
-    def min_and_gradient(self, state_parts: tuple[Tensor, Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
+    def min_and_gradient(self, state_parts: tuple, action: Tensor) -> tuple[Tensor, Tensor]:
         """min(Q1, Q2) (B,) and its gradient in the action (B, A), as autograd would find them but for ties.
 
         Each row goes back through its smaller critic only: half of what autograd does, which sends zeros the other way.
         """
-        h1, h2, q1 = self.q1.layers(state_parts[0], action)
-        k1, k2, q2 = self.q2.layers(state_parts[1], action)
+        part1, part2 = state_parts
+        h1, h2, q1 = self.q1.layers(part1, action)
+        k1, k2, q2 = self.q2.layers(part2, action)
         smaller = q1 < q2
-        first, second = smaller.nonzero().squeeze(-1), (~smaller).nonzero().squeeze(-1)  # rows of each
+        rows, rest = smaller.nonzero().squeeze(-1), (~smaller).nonzero().squeeze(-1)
+        h1, h2 = h1.index_select(0, rows), h2.index_select(0, rows)
+        k1, k2 = k1.index_select(0, rest), k2.index_select(0, rest)
         gradient, action_dim = torch.empty_like(action), action.shape[-1]
-        gradient[first] = self.q1.action_gradient(h1[first], h2[first], action_dim)
-        gradient[second] = self.q2.action_gradient(k1[second], k2[second], action_dim)
+        gradient[rows] = self.q1.action_gradient(part1, h1, h2, action_dim)
+        gradient[rest] = self.q2.action_gradient(part2, k1, k2, action_dim)
         return torch.min(q1, q2), gradient
 
 
@@ -444,16 +454,8 @@ class HamiltonianPolicy(GaussianPolicy):
         any force; the gradient, in Eq. (12) too, is off by about half a per cent.
         """
         q_target, _ = self.borrowed
-        if rounded:
-            torch._foreach_copy_(list(self.rounded[0].parameters()), list(q_target.parameters()))
-            (q_target,), obs = self.rounded, obs.bfloat16()
-        state_parts = q_target.state_parts(obs)
-
-        def value_and_gradient(action: Tensor) -> tuple[Tensor, Tensor]:
-            q, q_gradient = q_target.min_and_gradient(state_parts, action.to(obs.dtype))
-            return q.to(action.dtype), q_gradient.to(action.dtype)
-
-        return value_and_gradient
+        state_parts = q_target.state_parts(obs, rounded)
+        return lambda action: q_target.min_and_gradient(state_parts, action)
 
     def force_at(self, obs: Tensor, operator: str, rounded: bool = False) -> Callable:
         """The function u (B, A) -> F(s, u) (B, A) at states (B, O), and what F is made of: min Q (B,) of the target
@@ -532,7 +534,6 @@ class Agent(nn.Module):
         self.policy.borrowed = (self.q_target, self.log_alpha)  # in a tuple: not the policy's own to train
         self.device = device
         self.to(device)
-        self.policy.rounded = (deepcopy(self.q_target).bfloat16(),)
         self.optimizers = {
             "q": torch.optim.Adam(self.q.parameters(), lr=args.q_lr, fused=True),
             "policy": torch.optim.Adam(self.policy.parameters(), lr=args.policy_lr, fused=True),
@@ -587,8 +588,10 @@ def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float)
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """One step on the optimiser's own parameters; others that the loss went through get no gradient."""
-    optimizer.zero_grad()
-    loss.backward(inputs=optimizer.param_groups[0]["params"])
+    parameters = optimizer.param_groups[0]["params"]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)  # None leaves a parameter as it is
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
     optimizer.step()
 
 

@@ -19,7 +19,7 @@ class SmoothQ:
     def min(self, obs, action):
         return (torch.sin(3.0 * action) + 0.5 * action).sum(-1) + 0.1 * obs.sum(-1)
 
-    def state_parts(self, obs):
+    def state_parts(self, obs, rounded):
         return obs
 
     def min_and_gradient(self, obs, action):

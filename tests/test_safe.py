@@ -262,7 +262,7 @@ class CostOfFirstAction:
         self.asked.append(action)
         return self.scale * action[..., 0] + obs[..., 0]
 
-    def state_part(self, obs):
+    def state_part(self, obs, rounded):
         return obs
 
     def value_and_gradient(self, obs, action):
