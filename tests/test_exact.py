@@ -1,6 +1,5 @@
 """The same seed gives the same run, bit for bit: again, evaluated more often, or killed and resumed."""
 
-import importlib
 import os
 import random
 import signal
@@ -14,7 +13,7 @@ import envs  # noqa: F401  (registers them)
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SAFE, SCRIPTS, cost_flags, deterministic_action, make_args
+from conftest import ROOT, SAFE, cost_flags, deterministic_action, make_args
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SMALL = dict(learning_starts=150, batch_size=16, eval_episodes=2, eval_frequency=300, checkpoint_frequency=100)
@@ -88,11 +87,9 @@ def as_flags(args: dict) -> list:
     return [word for key, value in args.items() for word in (f"--{key.replace('_', '-')}", value)]
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_killed_at_random_moments_and_resumed(name, tmp_path):
+def test_killed_at_random_moments_and_resumed(either, tmp_path):
     """SIGKILL, three times at random: afterwards rows, weights and TensorBoard equal those of a run left in peace."""
-    script = importlib.import_module(name)
-    steps = 1000
+    script, name, steps = either, either.__name__, 1000
     whole = script.train(make_args(script, total_timesteps=steps, runs_dir=str(tmp_path / "whole"), **SMALL))
     moment = random.Random()  # not seeded: over time every moment gets its turn
     flags = ["--total-timesteps", steps, "--runs-dir", tmp_path / "killed", *as_flags(SMALL), *cost_flags(name)]
