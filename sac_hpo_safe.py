@@ -508,8 +508,8 @@ class HamiltonianPolicy(GaussianPolicy):
     def __init__(self, obs_dim: int, action_dim: int, args: Args):
         super().__init__(obs_dim, action_dim, hidden_layers=1)
         inputs, hidden = 2 * action_dim + (obs_dim if args.leapfrog_state else 0), args.leapfrog_hidden
-        self.transform = nn.Sequential(nn.Linear(inputs, hidden), nn.ELU(), nn.Linear(hidden, action_dim))  # T_h
-        self.gate = nn.Sequential(nn.Linear(inputs, hidden), nn.ELU(), nn.Linear(hidden, action_dim), nn.Sigmoid())
+        self.hidden = nn.Linear(inputs, 2 * hidden)  # the ELU layers of T_h and of sigma_h, side by side
+        self.transform, self.gate = nn.Linear(hidden, action_dim), nn.Linear(hidden, action_dim)
         self.args = args
 
     def value_at(self, obs: Tensor, rounded: bool = False) -> Callable:
@@ -542,9 +542,7 @@ class HamiltonianPolicy(GaussianPolicy):
         _, log_alpha, _, _ = self.borrowed
         value_and_gradient = self.value_at(obs, rounded)
         state = obs if self.args.leapfrog_state else obs[:, :0]
-        nets = self.transform, self.gate
-        parts = [F.linear(state, net[0].weight[:, : state.shape[-1]], net[0].bias) for net in nets]  # (B, h_n) each
-        tails = [net[1:] for net in nets]
+        part = F.linear(state, self.hidden.weight[:, : state.shape[-1]], self.hidden.bias)  # (B, 2 h_n)
 
         def force(u: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             action = torch.tanh(u)
@@ -554,10 +552,9 @@ class HamiltonianPolicy(GaussianPolicy):
                 return 2.0 * action - (1.0 - action.square()) * q_gradient / log_alpha.detach().exp(), found
             g = -F.normalize(q_gradient, dim=-1)  # Eq. (13), without the factor da/du; 0 stays 0
             x = torch.cat([action, g], dim=-1)  # to T_h(s, a, g) and sigma_h(s, a, g)
-            first = [
-                torch.addmm(part, x, net[0].weight[:, -x.shape[-1] :].T) for part, net in zip(parts, nets, strict=True)
-            ]
-            transform, gate = (tail(h) for tail, h in zip(tails, first, strict=True))  # (B, A) each
+            h = F.elu(torch.addmm(part, x, self.hidden.weight[:, -x.shape[-1] :].T))
+            h_transform, h_gate = h.chunk(2, dim=-1)  # (B, h_n) each
+            transform, gate = self.transform(h_transform), torch.sigmoid(self.gate(h_gate))  # (B, A) each
             return gate * g + (1.0 - gate) * transform, found | {"gate": gate, "transform": transform}
 
         return force

@@ -88,7 +88,7 @@ def test_smoke_run_moves_every_trained_weight(hpo, tmp_path, operator):
         if name.startswith("multiplier"):
             continue
         trained = name != "log_alpha" and (
-            operator == "proposed" or not name.startswith(("policy.gate", "policy.transform"))
+            operator == "proposed" or not name.startswith(("policy.hidden", "policy.gate", "policy.transform"))
         )
         assert torch.equal(value, after[name]) != trained, name
 
