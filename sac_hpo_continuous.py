@@ -304,8 +304,8 @@ class QNetwork(nn.Module):
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.net(torch.cat([obs, action], dim=-1)).squeeze(-1)  # (B,)
 
-    # The same again, written out for the gradient in the action alone: without autograd's graph, its gradient in the
-    # state and its concatenation. Many actions at one state share the state's part of the first layer.
+    # The same again, for ReLU alone, written out for the gradient in the action: without autograd's graph, its gradient
+    # in the state and its concatenation. Many actions at one state share the state's part of the first layer.
     def state_part(self, obs: Tensor, rounded: bool = False) -> tuple[Tensor, Tensor]:
         """What the state adds to the first layer, bias included, (B, O) -> (B, 256), and the second layer's weights.
 
@@ -754,7 +754,7 @@ def set_device(args: Args) -> torch.device:
 
 
 def train(args: Args) -> Path:
-    """Algorithm 1: acts, stores, updates, step by step. Returns the folder of the run."""
+    """The loop of Algorithm 1, whatever the policy: acts, stores, updates. Returns the folder of the run."""
     args, device = resolve(args), set_device(args)
     torch.manual_seed(args.seed)  # initial weights and the policy's noise
     rng = np.random.default_rng(args.seed)  # first actions, minibatches, the seed of each episode
@@ -862,11 +862,12 @@ def train(args: Args) -> Path:
 
 
 def play(args: Args) -> None:
-    """--evaluate: plays the last agent of a run and prints the returns."""
+    """--evaluate: plays the last agent of a run, of one that was stopped its checkpoint's, and prints the returns."""
     args, run = resolve(args), Path(args.evaluate)
     files = sorted(run.glob("agent_*.pt"), key=lambda path: int(path.stem.removeprefix("agent_")))
+    files = files or list(run.glob("checkpoint.pt"))
     if not files:
-        stop(f"--evaluate {run}: no agent_<step>.pt there yet; a run writes it at its end, or see --snapshot-frequency")
+        stop(f"--evaluate {run}: neither agent_<step>.pt nor checkpoint.pt there yet; see --checkpoint-frequency")
     env = make_env(args)
     agent = Agent(env.observation_space.shape[0], env.action_space.shape[0], args, set_device(args))
     state = load(files[-1], {"agent": agent})

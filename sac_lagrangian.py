@@ -1,7 +1,7 @@
 """SAC-Lagrangian: SAC under a limit on the cost of an episode, the baseline of Xu & Fekri (2021) for safe RL.
 
-A second critic learns the discounted cost to come. The policy maximises Q - lambda Q_C. After each episode lambda goes
-up in proportion to what the cost was over its limit, or down to what it was under it.
+A second critic learns the discounted cost to come. The policy maximises SAC's objective with Q - lambda Q_C for Q.
+Every 1,000 steps or so lambda goes up by what episodes cost over the limit, or down by what they cost under it.
 
     python sac_lagrangian.py --env-id HalfCheetah-v4
     python sac_lagrangian.py --env-id Hopper-v4 --cost torque --cost-limit 20
@@ -318,8 +318,8 @@ class QNetwork(nn.Module):
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.net(torch.cat([obs, action], dim=-1)).squeeze(-1)  # (B,)
 
-    # The same again, written out for the gradient in the action alone: without autograd's graph, its gradient in the
-    # state and its concatenation. Many actions at one state share the state's part of the first layer.
+    # The same again, for ReLU alone, written out for the gradient in the action: without autograd's graph, its gradient
+    # in the state and its concatenation. Many actions at one state share the state's part of the first layer.
     def state_part(self, obs: Tensor) -> Tensor:
         """What the state adds to the first layer, bias included. (B, O) -> (B, 256)"""
         return F.linear(obs, self.net[0].weight[:, : obs.shape[-1]], self.net[0].bias)
@@ -720,7 +720,7 @@ def set_device(args: Args) -> torch.device:
 
 
 def train(args: Args) -> Path:
-    """Algorithm 1: acts, stores, updates, step by step. Returns the folder of the run."""
+    """The loop of Algorithm 1, whatever the policy: acts, stores, updates. Returns the folder of the run."""
     args, device = resolve(args), set_device(args)
     torch.manual_seed(args.seed)  # initial weights and the policy's noise
     rng = np.random.default_rng(args.seed)  # first actions, minibatches, the seed of each episode
@@ -837,11 +837,12 @@ def train(args: Args) -> Path:
 
 
 def play(args: Args) -> None:
-    """--evaluate: plays the last agent of a run and prints the returns."""
+    """--evaluate: plays the last agent of a run, of one that was stopped its checkpoint's, and prints the returns."""
     args, run = resolve(args), Path(args.evaluate)
     files = sorted(run.glob("agent_*.pt"), key=lambda path: int(path.stem.removeprefix("agent_")))
+    files = files or list(run.glob("checkpoint.pt"))
     if not files:
-        stop(f"--evaluate {run}: no agent_<step>.pt there yet; a run writes it at its end, or see --snapshot-frequency")
+        stop(f"--evaluate {run}: neither agent_<step>.pt nor checkpoint.pt there yet; see --checkpoint-frequency")
     env = make_env(args)
     agent = Agent(env.observation_space.shape[0], env.action_space.shape[0], args, set_device(args))
     state = load(files[-1], {"agent": agent})

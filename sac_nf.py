@@ -1,7 +1,7 @@
 """SAC-NF: Soft Actor-Critic with a normalising-flow policy (Mazoure et al. 2019), compared with in Xu & Fekri (2021).
 
-SAC's Gaussian is bent by radial flows, which push mass away from or towards a learned centre each. They are
-invertible and their volume change is known, so the density is too, and SAC's objective applies as it is.
+SAC's Gaussian is bent by radial flows. Each pushes mass away from a centre that it learns, or towards it; it can be
+inverted and its change of volume is known, so the density is too, and SAC's objective applies as it is.
 
     python sac_nf.py --env-id Hopper-v4
     python sac_nf.py --resume runs/<run>                      # goes on, bit for bit, where the run stopped
@@ -88,7 +88,7 @@ class Args:
 
     # flow policy
     flows: int | None = None
-    """radial flows in the policy (N); 0: the Gaussian alone [default: by task, as in SAC-NF's own code]"""
+    """radial flows in the policy (N); 0: the Gaussian alone [default: by task, TABLE_I; not in the paper]"""
 
     # machine
     torch_threads: int = 1
@@ -267,8 +267,8 @@ class QNetwork(nn.Module):
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.net(torch.cat([obs, action], dim=-1)).squeeze(-1)  # (B,)
 
-    # The same again, written out for the gradient in the action alone: without autograd's graph, its gradient in the
-    # state and its concatenation. Many actions at one state share the state's part of the first layer.
+    # The same again, for ReLU alone, written out for the gradient in the action: without autograd's graph, its gradient
+    # in the state and its concatenation. Many actions at one state share the state's part of the first layer.
     def state_part(self, obs: Tensor) -> Tensor:
         """What the state adds to the first layer, bias included. (B, O) -> (B, 256)"""
         return F.linear(obs, self.net[0].weight[:, : obs.shape[-1]], self.net[0].bias)
@@ -636,7 +636,7 @@ def set_device(args: Args) -> torch.device:
 
 
 def train(args: Args) -> Path:
-    """Algorithm 1: acts, stores, updates, step by step. Returns the folder of the run."""
+    """The loop of Algorithm 1, whatever the policy: acts, stores, updates. Returns the folder of the run."""
     args, device = resolve(args), set_device(args)
     torch.manual_seed(args.seed)  # initial weights and the policy's noise
     rng = np.random.default_rng(args.seed)  # first actions, minibatches, the seed of each episode
@@ -744,11 +744,12 @@ def train(args: Args) -> Path:
 
 
 def play(args: Args) -> None:
-    """--evaluate: plays the last agent of a run and prints the returns."""
+    """--evaluate: plays the last agent of a run, of one that was stopped its checkpoint's, and prints the returns."""
     args, run = resolve(args), Path(args.evaluate)
     files = sorted(run.glob("agent_*.pt"), key=lambda path: int(path.stem.removeprefix("agent_")))
+    files = files or list(run.glob("checkpoint.pt"))
     if not files:
-        stop(f"--evaluate {run}: no agent_<step>.pt there yet; a run writes it at its end, or see --snapshot-frequency")
+        stop(f"--evaluate {run}: neither agent_<step>.pt nor checkpoint.pt there yet; see --checkpoint-frequency")
     env = make_env(args)
     agent = Agent(env.observation_space.shape[0], env.action_space.shape[0], args, set_device(args))
     state = load(files[-1], {"agent": agent})

@@ -145,11 +145,11 @@ def test_resume_may_only_make_a_run_longer(script, tmp_path, capsys):
 
 def test_evaluate_without_an_agent(script, tmp_path, capsys):
     run = run_of(script, tmp_path)
-    for agent in run.glob("agent_*.pt"):
-        agent.unlink()
+    for file in [*run.glob("agent_*.pt"), *run.glob("checkpoint.pt")]:
+        file.unlink()
     capsys.readouterr()
     status, line = refused(capsys, script.play, replace(script.stored_args(str(run)), evaluate=str(run)))
-    assert status == 2 and "no agent_<step>.pt there yet" in line
+    assert status == 2 and "neither agent_<step>.pt nor checkpoint.pt there yet" in line
 
 
 @pytest.mark.parametrize("env_id", ["NanReward-v0", "InfObservation-v0"])

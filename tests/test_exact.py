@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,8 +176,16 @@ def test_checkpoint_holds_a_full_ring(either, tmp_path):
 
 
 def test_evaluation_plays_the_deterministic_policy(either, tmp_path):
-    """--evaluate replays the last evaluation of the run: same seeds, same returns."""
+    """--evaluate replays the last evaluation of the run: same seeds, same returns. Of one that was stopped, it plays
+    the checkpoint's agent."""
     run = either.train(make_args(either, total_timesteps=300, runs_dir=str(tmp_path), **SMALL))
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+    for name in "config.json", "checkpoint.pt":
+        shutil.copy(run / name, stopped)
+    step = either.load(stopped / "checkpoint.pt", {})["global_step"]
+    result = subprocess.run(command(either.__name__, "--evaluate", stopped), capture_output=True, text=True, check=True)
+    assert 150 < step < 300 and result.stdout.splitlines()[-1].startswith("checkpoint.pt: return")
     for _ in range(2):
         result = subprocess.run(command(either.__name__, "--evaluate", run), capture_output=True, text=True, check=True)
         played = [float(line.split()[-1]) for line in result.stdout.splitlines() if line.startswith("episode")]
