@@ -132,3 +132,9 @@ def test_deterministic_action_is_the_mean_through_the_flows():
 )
 def test_number_of_flows_by_task(task, flows):
     assert sac_nf.resolve(sac_nf.Args(env_id=task)).flows == flows
+
+
+def test_the_base_has_one_hidden_layer():
+    """Sec. V-A. Weights by hand: the layer, mean and log std, and of each flow a centre and two numbers."""
+    policy = sac_nf.FlowPolicy(11, 3, 5)
+    assert sum(p.numel() for p in policy.parameters()) == (11 + 1) * 256 + 2 * (256 + 1) * 3 + 5 * (3 + 2)
