@@ -6,6 +6,8 @@
 #   ./benchmark.sh ablation                        Fig. 4, Table II, and the drift control
 #   ./benchmark.sh sensitivity                     Fig. 5: K and both spreads of the momentum
 #   ./benchmark.sh momentum                        Fig. 6: no momentum
+#   ./benchmark.sh choices                         what the paper leaves open and a flag decides: the temperature learned,
+#                                                  and SAC-HPO's forces without rounding
 #   ./benchmark.sh quick                           about two minutes: does every script work here?
 #   ./benchmark.sh collect                         copies what finished runs report into results/
 #   ./benchmark.sh speed [--rounds N] [--sb3]      steps per second of every script, into results/speed.csv; with --sb3
@@ -182,13 +184,19 @@ plan() { # every run of the experiment for one seed
         job sac_hpo_continuous sac_hpo_continuous
         job no-momentum sac_hpo_continuous --momentum-std-train 0 --momentum-std-explore 0
         ;;
+    choices)
+        envs=${envs:-HalfCheetah-v4}
+        job sac_hpo_continuous sac_hpo_continuous
+        job autotune sac_hpo_continuous --autotune
+        job float32 sac_hpo_continuous --bfloat16-force False
+        ;;
     quick)
         envs=${envs:-HalfCheetah-v4} steps=1500 runs=$runs/quick
         for script in sac_baseline sac_nf sac_hpo_continuous sac_lagrangian sac_hpo_safe; do
             job $script $script --learning-starts 500 --eval-episodes 1
         done
         ;;
-    *) stop "no experiment '$experiment': continuous, safe, ablation, sensitivity, momentum, quick, collect or speed" ;;
+    *) stop "no experiment '$experiment': continuous, safe, ablation, sensitivity, momentum, choices, quick, collect or speed" ;;
     esac
 }
 

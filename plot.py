@@ -40,6 +40,10 @@ LABELS = {
     "baseline-3": ("Baseline-3: proposed to train only", "#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
     "drift": ("drift: momentum without force", "#555555", (0, (1, 3))),
     "no-momentum": ("SAC-HPO, no momentum", "#009E73", ":"),
+    "autotune": ("SAC-HPO, temperature learned", "#0072B2", "--"),
+    "float32": ("SAC-HPO, nothing rounded", "#009E73", ":"),
+    "online-critic": ("SAC-HPO, critics for target critics", "#CC79A7", "-."),
+    "action-coordinates": ("SAC-HPO, leapfrog in a", "#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
     "leapfrog-steps-1": ("K = 1", "#0072B2", "--"),
     "leapfrog-steps-2": ("K = 2", "#D55E00", "-"),
     "leapfrog-steps-3": ("K = 3", "#009E73", ":"),
@@ -57,6 +61,7 @@ FIGURES = {
     "ablation": ["sac_baseline", "sac_hpo_continuous", "baseline-1", "baseline-2", "baseline-3", "drift"],  # Fig. 4
     "sensitivity": ["leapfrog-steps-1", "leapfrog-steps-2", "leapfrog-steps-3", *SPREADS],  # Fig. 5
     "momentum": ["sac_hpo_continuous", "no-momentum"],  # Fig. 6
+    "choices": ["sac_hpo_continuous", "float32", "autotune", "online-critic", "action-coordinates"],  # not in the paper
 }
 OTHER_COLORS = "#000000", "#F0E442", "#999999"  # for labels that are not in the table
 
@@ -207,7 +212,7 @@ class Curves:
     """Learning curves: mean over seeds and one standard deviation, one panel per task."""
 
     figure: str = ""
-    """which figure's algorithms: continuous, safe, ablation, sensitivity, momentum; else --labels or all"""
+    """which figure's algorithms: continuous, safe, ablation, sensitivity, momentum, choices; else --labels or all"""
     root: Path = Path("results")
     """folder under which runs are looked for"""
     labels: tuple[str, ...] = ()
@@ -291,7 +296,7 @@ class Table:
     """Final scores as a Markdown table. The score of a seed is its last evaluation, of ten episodes, never the best."""
 
     figure: str = ""
-    """which figure's algorithms: continuous, safe, ablation, sensitivity, momentum; else --labels or all"""
+    """which figure's algorithms: continuous, safe, ablation, sensitivity, momentum, choices; else --labels or all"""
     root: Path = Path("results")
     """folder under which runs are looked for"""
     labels: tuple[str, ...] = ()
@@ -431,12 +436,13 @@ def generate(root: Path) -> tuple[dict[str, str], dict[str, plt.Figure]]:
     groups, parts, figures = read_runs(root), {}, {}
     for name, labels in FIGURES.items():
         chosen = {key: runs for key, runs in groups.items() if key[1] in labels}
-        if name in ("ablation", "momentum"):  # a task counts if more than the algorithms of Fig. 2 ran on it
+        if name in ("ablation", "momentum", "choices"):  # a task counts if more than the algorithms of Fig. 2 ran on it
             own = {env_id for env_id, label in chosen if label not in FIGURES["continuous"]}
             chosen = {key: runs for key, runs in chosen.items() if key[0] in own}
         if not chosen:
             continue
-        until = min(int(runs[0].table["global_step"][-1]) for runs in chosen.values()) if name == "ablation" else None
+        ends = [int(runs[0].table["global_step"][-1]) for runs in chosen.values()]
+        until = min(ends) if name in ("ablation", "choices") else None
         figures[f"{name}.png"] = draw_curves(chosen, window=5, until=until)
         parts[name] = f"![learning curves]({root.name}/{name}.png)\n\n" + "\n".join(table_lines(chosen, until))
     if (root / "speed.csv").exists():
