@@ -426,8 +426,9 @@ def speed_lines(path: Path) -> list[str]:
         cells += [f"{row['steps_per_second']} ({row['lowest']} to {row['highest']})"]
         cells += [row[name] or "–" for name in ("times_sb3", "share_of_limit", "gigabytes", "seconds_to_first_update")]
         lines.append("| " + " | ".join(cells) + " |")
-    rounds, rate, machine = (rows[0][name] for name in ("rounds", "matrix_gflop_per_second", "machine"))
-    about = f"{rounds} rounds; {machine}; {rate} GFLOP/s in float32 products of 256 × 256 matrices on one thread."
+    rounds = dict.fromkeys(f"{row['rounds']} rounds on {row['threads']} thread(s)" for row in rows)
+    rate, machine = (rows[0][name] for name in ("matrix_gflop_per_second", "machine"))
+    about = f"{', '.join(rounds)}; {machine}; {rate} GFLOP/s in float32 products of 256 × 256 matrices on one thread."
     return [*lines, "", about]
 
 
