@@ -173,7 +173,7 @@ def test_speed_table(tmp_path):
     assert ours == "| A-v0 | SAC-NF | 1 | 90.5 (80.0 to 99.0) | 1.5 | 0.5 | 0.6 | 4.2 |"
     assert theirs == "| A-v0 | SB3 SAC | 2 | 60 (50 to 70) | 1.0 | – | – | – |"
     assert head.count("|") == rule.count("|") == ours.count("|") and about.startswith(
-        "5 rounds on 1 thread(s); two cores; 87.0 GFLOP"
+        "5 rounds on 1 thread(s), 5 rounds on 2 thread(s); two cores; 87.0 GFLOP"
     )
 
 
