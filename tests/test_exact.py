@@ -185,7 +185,7 @@ def test_evaluation_plays_the_deterministic_policy(either, tmp_path):
         shutil.copy(run / name, stopped)
     step = either.load(stopped / "checkpoint.pt", {})["global_step"]
     result = subprocess.run(command(either.__name__, "--evaluate", stopped), capture_output=True, text=True, check=True)
-    assert 150 < step < 300 and result.stdout.splitlines()[-1].startswith("checkpoint.pt: return")
+    assert 150 < step < 300 and "\ncheckpoint.pt: return" in result.stdout
     for _ in range(2):
         result = subprocess.run(command(either.__name__, "--evaluate", run), capture_output=True, text=True, check=True)
         played = [float(line.split()[-1]) for line in result.stdout.splitlines() if line.startswith("episode")]
