@@ -44,13 +44,13 @@ class Clock(BaseCallback):
             print(steps / (time.perf_counter() - self.start))
         return True
 full = steps == 0  # memory with a full replay buffer, instead of speed
-model = SAC("MlpPolicy", gymnasium.make(task), learning_starts=500, ent_coef=0.2, seed=1, device="cpu")
+model = SAC("MlpPolicy", gymnasium.make(task), learning_starts=800, ent_coef=0.2, seed=1, device="cpu")
 if full:
     buffer = model.replay_buffer
     for name in "observations", "next_observations", "actions", "rewards", "dones", "timeouts":
         getattr(buffer, name)[:] = 0
     buffer.pos, buffer.full = 0, True
-    model.learn(501)
+    model.learn(801)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0**2)
 else:
     model.learn(1000 + steps + 1, callback=Clock())
@@ -68,7 +68,7 @@ def run(command: list[str], threads: int) -> str:
 def speed_of_ours(script: str, task: str, flags: list[str], threads: int, steps: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, f"{script}.py", "--env-id", task, *flags, "--torch-threads", str(threads)]
-        command += ["--learning-starts", "500", "--total-timesteps", str(1000 + steps), "--eval-frequency", "1000"]
+        command += ["--learning-starts", "800", "--total-timesteps", str(1000 + steps), "--eval-frequency", "1000"]
         run([*command, "--eval-episodes", "1", "--runs-dir", folder], threads)
         (table,) = Path(folder).glob("*/eval.csv")
         rows = list(csv.DictReader(table.read_text().splitlines()))[1:]  # the first has the random steps in it
