@@ -22,7 +22,8 @@
 #   --slurm [OPTION...]    submits one job array instead; everything after it goes to sbatch
 #
 # Started again, it skips what is finished and resumes what was interrupted. Runs of one label are shared between
-# experiments (sensitivity gives each value a label, Table I's too). A run that fails does not stop the others; the end names it and its log.
+# experiments (sensitivity gives each value a label, Table I's too). A run that fails does not stop the others; the end
+# names it and its log.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) # commands are relative to it: config.json keeps them
 called_from=$PWD

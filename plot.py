@@ -42,8 +42,6 @@ LABELS = {
     "no-momentum": ("SAC-HPO, no momentum", "#009E73", ":"),
     "autotune": ("SAC-HPO, temperature learned", "#0072B2", "--"),
     "float32": ("SAC-HPO, nothing rounded", "#009E73", ":"),
-    "online-critic": ("SAC-HPO, critics for target critics", "#CC79A7", "-."),
-    "action-coordinates": ("SAC-HPO, leapfrog in a", "#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
     "leapfrog-steps-1": ("K = 1", "#0072B2", "--"),
     "leapfrog-steps-2": ("K = 2", "#D55E00", "-"),
     "leapfrog-steps-3": ("K = 3", "#009E73", ":"),
@@ -61,7 +59,7 @@ FIGURES = {
     "ablation": ["sac_baseline", "sac_hpo_continuous", "baseline-1", "baseline-2", "baseline-3", "drift"],  # Fig. 4
     "sensitivity": ["leapfrog-steps-1", "leapfrog-steps-2", "leapfrog-steps-3", *SPREADS],  # Fig. 5
     "momentum": ["sac_hpo_continuous", "no-momentum"],  # Fig. 6
-    "choices": ["sac_hpo_continuous", "float32", "autotune", "online-critic", "action-coordinates"],  # not in the paper
+    "choices": ["sac_hpo_continuous", "float32", "autotune"],  # not in the paper
 }
 OTHER_COLORS = "#000000", "#F0E442", "#999999"  # for labels that are not in the table
 

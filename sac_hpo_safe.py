@@ -374,7 +374,7 @@ class QNetwork(nn.Module):
     def state_part(self, obs: Tensor, rounded: bool = False) -> tuple[Tensor, Tensor]:
         """What the state adds to the first layer, bias included, (B, O) -> (B, 256), and the second layer's weights.
 
-        With `rounded` both come from bfloat16, and with the weights in it the second layer multiplies in it as well.
+        With `rounded` the former is computed in bfloat16 and the latter given in it, so that products with it are too.
         """
         first, _, second, _, _ = self.net
         dtype = torch.bfloat16 if rounded else obs.dtype

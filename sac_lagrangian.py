@@ -1,7 +1,7 @@
 """SAC-Lagrangian: SAC under a limit on the cost of an episode, the baseline of Xu & Fekri (2021) for safe RL.
 
 A second critic learns the discounted cost to come. The policy maximises SAC's objective with Q - lambda Q_C for Q.
-Every 1,000 steps or so lambda goes up by what episodes cost over the limit, or down by what they cost under it.
+Every 1,000 steps or so lambda goes up in proportion to what episodes cost over the limit, or down to what under it.
 
     python sac_lagrangian.py --env-id HalfCheetah-v4
     python sac_lagrangian.py --env-id Hopper-v4 --cost torque --cost-limit 20

@@ -302,7 +302,7 @@ def test_rounding(hpo):
     rounding, _ = make_agent(hpo, dtype=torch.float32, momentum_std_train=0.3, bfloat16_force=True)
     raise_multiplier(agent), raise_multiplier(rounding)
     with torch.no_grad():
-        for critic in (agent.q_target, rounding.q_target):  # the rounded copies are to follow
+        for critic in (agent.q_target, rounding.q_target):  # after the agent was made: what is rounded must follow
             for parameter in critic.parameters():
                 parameter.mul_(1.5)
     obs, u, _ = (x.float() for x in start(500))
@@ -310,6 +310,8 @@ def test_rounding(hpo):
     q, gradient = agent.policy.value_at(obs)(action)
     rounded_q, rounded_gradient = agent.policy.value_at(obs, rounded=True)(action)
     assert rounded_q.dtype == rounded_gradient.dtype == torch.float32
+    weights = [[part[1].dtype for part in agent.q_target.state_parts(obs, rounded)] for rounded in (False, True)]
+    assert weights == [[torch.float32] * 2, [torch.bfloat16] * 2]
     error = (gradient - rounded_gradient).norm(dim=-1) / gradient.norm(dim=-1)
     assert 1e-4 < error.median() < 0.02  # of Q - lambda Q_C; 0.006 of Q alone
     assert torch.nn.functional.cosine_similarity(gradient, rounded_gradient).quantile(0.1) > 0.98
