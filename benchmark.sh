@@ -40,20 +40,32 @@ python=${PYTHON:-.venv/bin/python}
 
 # ---------------------------------------------------------------------------------------------------------- one run
 
+# The step of a run's last agent_<step>.pt: its end if it is finished, else a snapshot; 0 if there is none.
+last_agent() { # run
+    local file last=0
+    for file in "$1"/agent_*.pt; do
+        file=${file##*/agent_}
+        file=${file%.pt}
+        if [ "$file" != "*" ] && [ "$file" -gt "$last" ]; then last=$file; fi
+    done
+    echo "$last"
+}
+
+steps_of() { # run
+    sed -n 's/.*"total_timesteps": \([0-9]*\).*/\1/p' "$1/config.json"
+}
+
 # The command for a run's folder, in the array `command`; empty if the run is finished.
 command_for() { # folder steps script [argument...]
-    local folder=$1 steps=$2 script=$3 run file stored
+    local folder=$1 steps=$2 script=$3 run stored
     run=$(find "$folder" -mindepth 2 -maxdepth 2 -name config.json -printf '%h\n' 2>/dev/null | sort | tail -n 1) || true
     command=("$python" "$script.py" "${@:4}" --total-timesteps "$steps" --runs-dir "$folder")
     [ -n "$run" ] || return 0
-    for file in "$run"/agent_*.pt; do
-        file=${file##*/agent_}
-        if [ "${file%.pt}" != "*" ] && [ "${file%.pt}" -ge "$steps" ]; then
-            command=()
-            return 0
-        fi
-    done
-    stored=$(sed -n 's/.*"total_timesteps": \([0-9]*\).*/\1/p' "$run/config.json")
+    if [ "$(last_agent "$run")" -ge "$steps" ]; then
+        command=()
+        return 0
+    fi
+    stored=$(steps_of "$run")
     command=("$python" "$script.py" --resume "$run" --total-timesteps $((stored > steps ? stored : steps)))
 }
 
@@ -133,7 +145,8 @@ runs=$(cd "$called_from" && realpath -m --relative-to="$here" "$runs")
 
 if [ "$experiment" = collect ]; then
     for csv in "$runs"/*/*/seed_*/*/eval.csv; do
-        compgen -G "${csv%/*}/agent_*.pt" >/dev/null || continue
+        [ -e "$csv" ] || continue # no runs at all
+        [ "$(last_agent "${csv%/*}")" -ge "$(steps_of "${csv%/*}")" ] || continue
         to=${csv#"$runs"/} && to=results/${to%/*/eval.csv}
         mkdir -p "$to"
         cp "$csv" "${csv%/*}/config.json" "$to"

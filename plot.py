@@ -143,6 +143,17 @@ def values_at(runs: list[Run], steps: np.ndarray, column: str) -> np.ndarray:
     return np.stack([run.table[column][np.isin(run.table["global_step"], steps)] for run in runs])
 
 
+def cut_to_compare(groups: Groups) -> Groups:
+    """Each task's runs as far as all of its labels and seeds go: scores are compared at the same step."""
+    ends = defaultdict(list)
+    for (env_id, _), runs in groups.items():
+        ends[env_id].append(common_steps(runs)[-1])
+    return {
+        (env_id, label): [run._replace(table=run.table[run.table["global_step"] <= min(ends[env_id])]) for run in runs]
+        for (env_id, label), runs in groups.items()
+    }
+
+
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
     """Exponential moving average along the last axis; `window` evaluations weigh as 2 / (window + 1) does."""
     smoothed, weight = np.array(values, float), 2.0 / (window + 1.0)
@@ -440,10 +451,9 @@ def generate(root: Path) -> tuple[dict[str, str], dict[str, plt.Figure]]:
             chosen = {key: runs for key, runs in chosen.items() if key[0] in own}
         if not chosen:
             continue
-        ends = [int(runs[0].table["global_step"][-1]) for runs in chosen.values()]
-        until = min(ends) if name in ("ablation", "choices") else None
-        figures[f"{name}.png"] = draw_curves(chosen, window=5, until=until)
-        parts[name] = f"![learning curves]({root.name}/{name}.png)\n\n" + "\n".join(table_lines(chosen, until))
+        chosen = cut_to_compare(chosen)
+        figures[f"{name}.png"] = draw_curves(chosen, window=5)
+        parts[name] = f"![learning curves]({root.name}/{name}.png)\n\n" + "\n".join(table_lines(chosen))
     if (root / "speed.csv").exists():
         parts["speed"] = "\n".join(speed_lines(root / "speed.csv"))
     return parts, figures

@@ -153,6 +153,9 @@ def test_collect(bench, tmp_path):
     copy.mkdir()
     shutil.copy(ROOT / "benchmark.sh", copy)
     bench("continuous", "--seeds", "1", "--envs", "A-v0 Fail-v0", "--total-timesteps", "100")
+    half = bench.runs / "A-v0" / "drift" / "seed_1" / "a__run"  # stopped, after a snapshot
+    shutil.copytree(bench.runs / "A-v0" / "sac_nf" / "seed_1" / "a__run", half)
+    (half / "agent_100.pt").rename(half / "agent_90.pt")
     subprocess.run([str(copy / "benchmark.sh"), "collect", "--runs", str(bench.runs)], check=True)
     files = sorted(str(path.relative_to(copy / "results")) for path in (copy / "results").rglob("*") if path.is_file())
     labels = ["sac_baseline", "sac_hpo_continuous", "sac_nf"]

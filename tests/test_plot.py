@@ -56,6 +56,21 @@ def test_unequal_lengths_are_cut_and_said(tmp_path, capsys):
     assert plot.values_at(runs, steps, "return_mean").tolist() == [[1, 2], [5, 6]]
 
 
+def test_comparisons_are_at_the_same_step(tmp_path):
+    """Of each task: what another task lacks cuts nothing."""
+    write_run(tmp_path / "a", [1, 2, 3], seed=1)
+    write_run(tmp_path / "b", [4, 5, 6, 7], algorithm="sac_nf", seed=1)
+    write_run(tmp_path / "c", [8, 9], algorithm="sac_nf", seed=2)
+    write_run(tmp_path / "d", [1, 2, 3, 4], env_id="Ant-v4")
+    cut = plot.cut_to_compare(plot.read_runs(tmp_path))
+    returns = {key: [run.table["return_mean"].tolist() for run in runs] for key, runs in cut.items()}
+    assert returns == {
+        ("Ant-v4", "sac_baseline"): [[1, 2, 3, 4]],
+        ("Hopper-v4", "sac_baseline"): [[1, 2]],
+        ("Hopper-v4", "sac_nf"): [[4, 5], [8, 9]],
+    }
+
+
 def test_smooth():
     """Window 5 weighs the newest with 1/3; window 1 changes nothing."""
     values = np.array([[3.0, 6.0, 0.0], [1.0, 1.0, 1.0]])
