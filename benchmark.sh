@@ -8,6 +8,7 @@
 #   ./benchmark.sh momentum                        Fig. 6: no momentum
 #   ./benchmark.sh choices                         what the paper leaves open and a flag decides: the temperature learned,
 #                                                  and SAC-HPO's forces without rounding
+#   ./benchmark.sh published                       SAC beside itself with the settings of Tianshou's published runs
 #   ./benchmark.sh quick                           about two minutes: does every script work here?
 #   ./benchmark.sh collect                         copies what finished runs report into results/
 #   ./benchmark.sh speed [--rounds N] [--sb3]      steps per second of every script, into results/speed.csv; with --sb3
@@ -204,13 +205,18 @@ plan() { # every run of the experiment for one seed
         job autotune sac_hpo_continuous --autotune
         job float32 sac_hpo_continuous --bfloat16-force False
         ;;
+    published)
+        envs=${envs:-HalfCheetah-v4}
+        job sac_baseline sac_baseline
+        job sac-tianshou sac_baseline --policy-lr 0.001 --q-lr 0.001 --learning-starts 10000
+        ;;
     quick)
         envs=${envs:-HalfCheetah-v4} steps=1500 runs=$runs/quick
         for script in sac_baseline sac_nf sac_hpo_continuous sac_lagrangian sac_hpo_safe; do
             job $script $script --learning-starts 500 --eval-episodes 1
         done
         ;;
-    *) stop "no experiment '$experiment': continuous, safe, ablation, sensitivity, momentum, choices, quick, collect or speed" ;;
+    *) stop "no experiment '$experiment'; the experiments stand at the top of benchmark.sh" ;;
     esac
 }
 

@@ -42,6 +42,7 @@ LABELS = {
     "no-momentum": ("SAC-HPO, no momentum", "#009E73", ":"),
     "autotune": ("SAC-HPO, temperature learned", "#0072B2", "--"),
     "float32": ("SAC-HPO, nothing rounded", "#009E73", ":"),
+    "sac-tianshou": ("SAC, Tianshou's settings", "#009E73", ":"),
     "leapfrog-steps-1": ("K = 1", "#0072B2", "--"),
     "leapfrog-steps-2": ("K = 2", "#D55E00", "-"),
     "leapfrog-steps-3": ("K = 3", "#009E73", ":"),
@@ -60,6 +61,7 @@ FIGURES = {
     "sensitivity": ["leapfrog-steps-1", "leapfrog-steps-2", "leapfrog-steps-3", *SPREADS],  # Fig. 5
     "momentum": ["sac_hpo_continuous", "no-momentum"],  # Fig. 6
     "choices": ["sac_hpo_continuous", "float32", "autotune"],  # not in the paper
+    "published": ["sac_baseline", "sac-tianshou"],  # nor this
 }
 OTHER_COLORS = "#000000", "#F0E442", "#999999"  # for labels that are not in the table
 
@@ -221,7 +223,7 @@ class Curves:
     """Learning curves: mean over seeds and one standard deviation, one panel per task."""
 
     figure: str = ""
-    """which figure's algorithms: continuous, safe, ablation, sensitivity, momentum, choices; else --labels or all"""
+    """which figure's algorithms, as benchmark.sh calls them: continuous, safe, ablation ...; else --labels or all"""
     root: Path = Path("results")
     """folder under which runs are looked for"""
     labels: tuple[str, ...] = ()
@@ -305,7 +307,7 @@ class Table:
     """Final scores as a Markdown table. The score of a seed is its last evaluation, of ten episodes, never the best."""
 
     figure: str = ""
-    """which figure's algorithms: continuous, safe, ablation, sensitivity, momentum, choices; else --labels or all"""
+    """which figure's algorithms, as benchmark.sh calls them: continuous, safe, ablation ...; else --labels or all"""
     root: Path = Path("results")
     """folder under which runs are looked for"""
     labels: tuple[str, ...] = ()
@@ -446,7 +448,12 @@ def generate(root: Path) -> tuple[dict[str, str], dict[str, plt.Figure]]:
     groups, parts, figures = read_runs(root), {}, {}
     for name, labels in FIGURES.items():
         chosen = {key: runs for key, runs in groups.items() if key[1] in labels}
-        if name in ("ablation", "momentum", "choices"):  # a task counts if more than the algorithms of Fig. 2 ran on it
+        if name in (
+            "ablation",
+            "momentum",
+            "choices",
+            "published",
+        ):  # a task counts if more than the algorithms of Fig. 2 ran on it
             own = {env_id for env_id, label in chosen if label not in FIGURES["continuous"]}
             chosen = {key: runs for key, runs in chosen.items() if key[0] in own}
         if not chosen:
