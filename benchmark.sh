@@ -7,7 +7,7 @@
 #   ./benchmark.sh sensitivity                     Fig. 5: K and both spreads of the momentum
 #   ./benchmark.sh momentum                        Fig. 6: no momentum
 #   ./benchmark.sh choices                         what the paper leaves open and a flag decides: the temperature learned,
-#                                                  and SAC-HPO's forces without rounding
+#                                                  SAC-HPO's forces without rounding, HalfCheetah's spreads exchanged
 #   ./benchmark.sh published                       SAC beside itself with the settings of Tianshou's published runs
 #   ./benchmark.sh quick                           about two minutes: does every script work here?
 #   ./benchmark.sh collect                         copies what finished runs report into results/
@@ -204,6 +204,7 @@ plan() { # every run of the experiment for one seed
         job sac_hpo_continuous sac_hpo_continuous
         job autotune sac_hpo_continuous --autotune
         job float32 sac_hpo_continuous --bfloat16-force False
+        job spreads-exchanged sac_hpo_continuous --momentum-std-train 0.5 --momentum-std-explore 1 # HalfCheetah's
         ;;
     published)
         envs=${envs:-HalfCheetah-v4}

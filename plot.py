@@ -42,6 +42,7 @@ LABELS = {
     "no-momentum": ("SAC-HPO, no momentum", "#009E73", ":"),
     "autotune": ("SAC-HPO, temperature learned", "#0072B2", "--"),
     "float32": ("SAC-HPO, nothing rounded", "#009E73", ":"),
+    "spreads-exchanged": ("SAC-HPO, spreads of momentum exchanged", "#CC79A7", "-."),
     "sac-tianshou": ("SAC, Tianshou's settings", "#009E73", ":"),
     "leapfrog-steps-1": ("K = 1", "#0072B2", "--"),
     "leapfrog-steps-2": ("K = 2", "#D55E00", "-"),
@@ -60,7 +61,7 @@ FIGURES = {
     "ablation": ["sac_baseline", "sac_hpo_continuous", "baseline-1", "baseline-2", "baseline-3", "drift"],  # Fig. 4
     "sensitivity": ["leapfrog-steps-1", "leapfrog-steps-2", "leapfrog-steps-3", *SPREADS],  # Fig. 5
     "momentum": ["sac_hpo_continuous", "no-momentum"],  # Fig. 6
-    "choices": ["sac_hpo_continuous", "float32", "autotune"],  # not in the paper
+    "choices": ["sac_hpo_continuous", "float32", "autotune", "spreads-exchanged"],  # not in the paper
     "published": ["sac_baseline", "sac-tianshou"],  # nor this
 }
 OTHER_COLORS = "#000000", "#F0E442", "#999999"  # for labels that are not in the table

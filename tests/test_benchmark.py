@@ -77,7 +77,7 @@ def test_dry_run_prints_the_commands_and_runs_nothing(bench):
 
 @pytest.mark.parametrize(
     "experiment, runs",
-    [("safe", 4), ("sensitivity", 27), ("momentum", 6), ("choices", 3), ("published", 2), ("quick", 5)],
+    [("safe", 4), ("sensitivity", 27), ("momentum", 6), ("choices", 4), ("published", 2), ("quick", 5)],
 )
 def test_every_printed_command_is_understood_by_its_script(bench, experiment, runs):
     """Parsed by the script itself; nothing is trained."""
