@@ -43,6 +43,8 @@ LABELS = {
     "autotune": ("SAC-HPO, temperature learned", "#0072B2", "--"),
     "float32": ("SAC-HPO, nothing rounded", "#009E73", ":"),
     "spreads-exchanged": ("SAC-HPO, spreads of momentum exchanged", "#CC79A7", "-."),
+    "online-critic": ("SAC-HPO, critics instead of their targets", "#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
+    "action-coordinates": ("SAC-HPO, leapfrog on a, clipped", "#555555", (0, (1, 3))),
     "sac-tianshou": ("SAC, Tianshou's settings", "#009E73", ":"),
     "leapfrog-steps-1": ("K = 1", "#0072B2", "--"),
     "leapfrog-steps-2": ("K = 2", "#D55E00", "-"),
@@ -61,7 +63,9 @@ FIGURES = {
     "ablation": ["sac_baseline", "sac_hpo_continuous", "baseline-1", "baseline-2", "baseline-3", "drift"],  # Fig. 4
     "sensitivity": ["leapfrog-steps-1", "leapfrog-steps-2", "leapfrog-steps-3", *SPREADS],  # Fig. 5
     "momentum": ["sac_hpo_continuous", "no-momentum"],  # Fig. 6
-    "choices": ["sac_hpo_continuous", "float32", "autotune", "spreads-exchanged"],  # not in the paper
+    "choices": [  # not in the paper; the last two are runs of a script with a line or two changed, as the README says
+        *("sac_hpo_continuous", "float32", "autotune", "spreads-exchanged", "online-critic", "action-coordinates")
+    ],
     "published": ["sac_baseline", "sac-tianshou"],  # nor this
 }
 OTHER_COLORS = "#000000", "#F0E442", "#999999"  # for labels that are not in the table
@@ -449,12 +453,7 @@ def generate(root: Path) -> tuple[dict[str, str], dict[str, plt.Figure]]:
     groups, parts, figures = read_runs(root), {}, {}
     for name, labels in FIGURES.items():
         chosen = {key: runs for key, runs in groups.items() if key[1] in labels}
-        if name in (
-            "ablation",
-            "momentum",
-            "choices",
-            "published",
-        ):  # a task counts if more than the algorithms of Fig. 2 ran on it
+        if name in ("ablation", "momentum", "choices", "published"):  # tasks on which more than Fig. 2's ran
             own = {env_id for env_id, label in chosen if label not in FIGURES["continuous"]}
             chosen = {key: runs for key, runs in chosen.items() if key[0] in own}
         if not chosen:
