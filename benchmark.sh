@@ -11,8 +11,8 @@
 #   ./benchmark.sh published                       SAC beside itself with the settings of Tianshou's published runs
 #   ./benchmark.sh quick                           about two minutes: does every script work here?
 #   ./benchmark.sh collect                         copies what finished runs report into results/
-#   ./benchmark.sh speed [--rounds N] [--sb3]      steps per second of every script, into results/speed.csv; with --sb3
-#                                                  beside Stable-Baselines3, for which it makes .venv-sb3
+#   ./benchmark.sh speed [--rounds N] [--sb3]      steps per second, all scripts but sac_lagrangian.py, into results/speed.csv;
+#                                                  --sb3: beside Stable-Baselines3, for which it makes .venv-sb3
 #
 #   --seeds N              seeds 1 to N (5)
 #   --envs "A B"           other tasks than the paper's

@@ -435,12 +435,12 @@ def speed_lines(path: Path) -> list[str]:
     with open(path) as file:
         rows = list(csv.DictReader(file))
     head = ["task", "system", "threads", "steps/s, median (lowest to highest)", "times SB3", "share of the limit"]
-    head += ["GB, full buffer", "s to first update"]
+    head += ["GiB, full buffer", "s to first update"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
         cells = [row["task"], LABELS.get(row["system"], (row["system"],))[0], row["threads"]]
         cells += [f"{row['steps_per_second']} ({row['lowest']} to {row['highest']})"]
-        cells += [row[name] or "–" for name in ("times_sb3", "share_of_limit", "gigabytes", "seconds_to_first_update")]
+        cells += [row[name] or "–" for name in ("times_sb3", "share_of_limit", "gibibytes", "seconds_to_first_update")]
         lines.append("| " + " | ".join(cells) + " |")
     rounds = dict.fromkeys(f"{row['rounds']} rounds on {row['threads']} thread(s)" for row in rows)
     rate, machine = (rows[0][name] for name in ("matrix_gflop_per_second", "machine"))

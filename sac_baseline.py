@@ -259,7 +259,7 @@ class QNetwork(nn.Module):
         return self.net(torch.cat([obs, action], dim=-1)).squeeze(-1)  # (B,)
 
     # The same again, for ReLU alone, written out for the gradient in the action: without autograd's graph, its gradient
-    # in the state and its concatenation. Many actions at one state share the state's part of the first layer.
+    # in the state and its concatenation. SAC-HPO's many actions at one state share the state's part of the first layer.
     def state_part(self, obs: Tensor) -> Tensor:
         """What the state adds to the first layer, bias included. (B, O) -> (B, 256)"""
         return F.linear(obs, self.net[0].weight[:, : obs.shape[-1]], self.net[0].bias)
@@ -276,7 +276,7 @@ class QNetwork(nn.Module):
         first, _, second, _, last = self.net
         d2 = torch.ops.aten.threshold_backward(last.weight.expand(len(h2), -1), h2, 0.0)  # where(h2 > 0, weight, 0)
         d1 = torch.ops.aten.threshold_backward(d2 @ second.weight, h1, 0.0)
-        return (first.weight[:, -action_dim:].T @ d1.T).T  # d1 @ weight, in the order that is faster for small A
+        return (first.weight[:, -action_dim:].T @ d1.T).T  # d1 @ weight, in the order that is faster for A = 3, 6
 
 
 class TwinQ(nn.Module):

@@ -58,11 +58,17 @@ def cost_flags(name: str) -> list[str]:
     return ["--cost", "torque", "--cost-limit", "0"] if name in SAFE else []
 
 
-def make_agent(module, obs_dim=3, action_dim=2, seed=0, dtype=torch.float64, **changes):
-    """An agent with random weights, and its resolved arguments."""
+def make_agent(module, obs_dim=3, action_dim=2, seed=0, dtype=torch.float64, fresh=False, **changes):
+    """An agent with random weights, and its resolved arguments. Unless `fresh`, the targets are not as the critics, as
+    after some training: a formula that takes the one for the other is noticed."""
     torch.manual_seed(seed)
     args = module.resolve(make_args(module, **changes))
-    return module.Agent(obs_dim, action_dim, args, torch.device("cpu")).to(dtype), args
+    agent = module.Agent(obs_dim, action_dim, args, torch.device("cpu")).to(dtype)
+    with torch.no_grad():
+        for name, parameter in agent.named_parameters():
+            if "target" in name and not fresh:
+                parameter.mul_(1.1)
+    return agent, args
 
 
 def make_optimizers_plain(agent, lr=1.0):

@@ -106,7 +106,7 @@ def gflop_of_an_update(script: str, task: str, flags: list[str]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def gigabytes_with_a_full_buffer(script: str, task: str) -> float:
+def gibibytes_with_a_full_buffer(script: str, task: str) -> float:
     """In a process of its own: `speed.py --memory SCRIPT TASK`."""
     return float(run([sys.executable, __file__, "--memory", script, task], 1))
 
@@ -177,15 +177,15 @@ def main() -> None:
                 pairs = zip(speeds, measured.get("SB3 SAC", []), strict=False)
                 ratios = [ours / theirs for ours, theirs in pairs]
                 row["times_sb3"] = round(statistics.median(ratios), 2) if ratios else ""
-                row["gflop_per_update"], row["gigabytes"], row["seconds_to_first_update"] = "", "", ""
+                row["gflop_per_update"], row["gibibytes"], row["seconds_to_first_update"] = "", "", ""
                 if threads == 1 and name != "SB3 SAC":
                     row["gflop_per_update"] = round(gflop_of_an_update(name, task, dict(scripts)[name]), 3)
-                    row["gigabytes"] = round(gigabytes_with_a_full_buffer(name, task), 2)
+                    row["gibibytes"] = round(gibibytes_with_a_full_buffer(name, task), 2)
                     row["seconds_to_first_update"] = (
                         round(seconds_to_the_first_update(name), 1) if "Hop" in task else ""
                     )
                 elif threads == 1:
-                    row["gigabytes"] = round(float(run([options.sb3_python, "-c", SB3, task, "1", "0"], 1)), 2)
+                    row["gibibytes"] = round(float(run([options.sb3_python, "-c", SB3, task, "1", "0"], 1)), 2)
                 rows.append(row)
     rate = statistics.median(rates)
     for row in rows:

@@ -95,9 +95,11 @@ def test_leapfrog_runs_backwards(hpo, operator):
     torch.testing.assert_close(-rho_back, rho, rtol=0, atol=1e-10)
 
 
-def test_leapfrog_against_the_equations_written_out(hpo):
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("leapfrog_state", [True, False])
+def test_leapfrog_against_the_equations_written_out(hpo, steps, leapfrog_state):
     """Eq. (13) step by step with 2 force evaluations per step; evolve reuses one of them and may leave out the last."""
-    agent, _ = make_agent(hpo, leapfrog_steps=3, step_size=0.2)
+    agent, _ = make_agent(hpo, leapfrog_steps=steps, step_size=0.2, leapfrog_state=leapfrog_state)
     raise_multiplier(agent)
     policy = agent.policy
     obs, u, rho = start(20)
@@ -106,12 +108,12 @@ def test_leapfrog_against_the_equations_written_out(hpo):
         action = torch.tanh(u).detach().requires_grad_()
         (gradient,) = torch.autograd.grad(value(agent, obs, action).sum(), action)
         g = -gradient / gradient.norm(dim=-1, keepdim=True)
-        x = torch.cat([obs, torch.tanh(u), g], dim=-1)
+        x = torch.cat([obs if leapfrog_state else obs[:, :0], torch.tanh(u), g], dim=-1)
         transform, gate = leapfrog_nets(policy, x)
         return gate * g + (1 - gate) * transform
 
     expected_u, expected_rho = u, rho
-    for _ in range(3):
+    for _ in range(steps):
         half = expected_rho - 0.1 * force(expected_u)
         expected_u = expected_u + 0.2 * half
         expected_rho = half - 0.1 * force(expected_u)
@@ -120,6 +122,17 @@ def test_leapfrog_against_the_equations_written_out(hpo):
     torch.testing.assert_close(rho_end, expected_rho)
     torch.testing.assert_close(found["q"], value(agent, obs, torch.tanh(u_end)).detach())
     torch.testing.assert_close(policy.evolve(obs, u, rho, "proposed", need_rho=False)[0], expected_u)
+
+
+def test_an_update_needs_few_forces(hpo):
+    """K for the soft target, which needs no rho_K; K + 1 for Eq. (12), whose Q and its gradient the last one holds."""
+    agent, args = make_agent(hpo, leapfrog_steps=3)
+    calls, real = [], hpo.TwinQ.min_and_gradient
+    agent.q_target.min_and_gradient = lambda *a: (calls.append(1), real(agent.q_target, *a))[1]
+    obs, u, _ = start(16)
+    zeros = torch.zeros(16).double()
+    hpo.update(agent, make_batch(hpo, obs, torch.tanh(u), zeros, obs, zeros), args)
+    assert len(calls) == 3 + 4
 
 
 @pytest.mark.parametrize("need_rho, evaluations", [(True, 4), (False, 3)])
@@ -259,20 +272,29 @@ def test_tanh_log_det_is_right_and_never_infinite(script):
 
 @pytest.mark.parametrize("obs_dim, action_dim, rows", [(3, 2, 64), (40, 7, 300), (2, 1, 1)])
 def test_min_and_gradient_equal_autograd(script, obs_dim, action_dim, rows):
-    """Both are written out by hand in TwinQ. The second time the two critics agree."""
+    """Both are written out by hand in TwinQ. The smaller critic is now the one and now the other, the first everywhere,
+    the second everywhere; at last they agree."""
     agent, _ = make_agent(script, obs_dim, action_dim)
     obs, u, _ = start(rows, obs_dim, action_dim)
     action = torch.tanh(u).requires_grad_()
-    with torch.no_grad():  # so that either critic is the smaller one in some of the rows
-        agent.q.q2.net[-1].bias += (agent.q.q1(obs, action) - agent.q.q2(obs, action)).mean()
-    for _ in range(2):
-        expected_q = torch.min(*agent.q(obs, action))
+    with torch.no_grad():
+        apart = agent.q.q1(obs, action) - agent.q.q2(obs, action)
+        middle = apart.sort().values[(rows - 1) // 2 : rows // 2 + 1].mean() + 0.01 * (rows == 1)
+        raised = agent.q.q2.net[-1].bias.clone()
+    for shift in middle, apart.max() + 1.0, apart.min() - 1.0, None:
+        if shift is None:
+            agent.q.q2.load_state_dict(agent.q.q1.state_dict())
+        else:
+            agent.q.q2.net[-1].bias.data = raised + shift
+        q1, q2 = agent.q(obs, action)
+        expected_q = torch.min(q1, q2)
+        if shift is middle and rows > 1:
+            assert (q1 < q2).any() and (q2 < q1).any()
         (expected,) = torch.autograd.grad(expected_q.sum(), action)
         q, gradient = agent.q.min_and_gradient(agent.q.state_parts(obs), action)
         torch.testing.assert_close(q, expected_q.detach())
         torch.testing.assert_close(gradient, expected)
         assert not q.requires_grad and not gradient.requires_grad
-        agent.q.q2.load_state_dict(agent.q.q1.state_dict())
 
 
 def test_value_and_gradient_equal_autograd(hpo):
@@ -297,7 +319,7 @@ def test_attach(script):
 
 
 def test_rounding(hpo):
-    """In updates only, and only if asked for: bfloat16 turns and stretches the gradient a little."""
+    """In updates only, and only if asked for: bfloat16 turns and stretches the gradient, in most rows a little."""
     agent, _ = make_agent(hpo, dtype=torch.float32, momentum_std_train=0.3)
     rounding, _ = make_agent(hpo, dtype=torch.float32, momentum_std_train=0.3, bfloat16_force=True)
     raise_multiplier(agent), raise_multiplier(rounding)
@@ -313,7 +335,8 @@ def test_rounding(hpo):
     weights = [[part[1].dtype for part in agent.q_target.state_parts(obs, rounded)] for rounded in (False, True)]
     assert weights == [[torch.float32] * 2, [torch.bfloat16] * 2]
     error = (gradient - rounded_gradient).norm(dim=-1) / gradient.norm(dim=-1)
-    assert 1e-4 < error.median() < 0.02  # of Q - lambda Q_C; 0.006 of Q alone
+    assert 1e-4 < error.median() < (0.015 if hasattr(agent, "multiplier") else 0.0075)  # of Q - lambda Q_C, of Q
+    assert error.quantile(0.99) > 5.0 * error.median()  # a ReLU or the choice of the smaller critic turned over
     assert torch.nn.functional.cosine_similarity(gradient, rounded_gradient).quantile(0.1) > 0.98
     torch.testing.assert_close(q, rounded_q, rtol=0.02, atol=0.02)
 

@@ -177,7 +177,7 @@ def test_one_clear_line_for_bad_input(tmp_path, arguments, message):
 
 
 def test_speed_table(tmp_path):
-    names = "task system threads rounds steps_per_second lowest highest times_sb3 gigabytes seconds_to_first_update"
+    names = "task system threads rounds steps_per_second lowest highest times_sb3 gibibytes seconds_to_first_update"
     names = [*names.split(), "share_of_limit", "matrix_gflop_per_second", "machine"]
     rows = [
         "A-v0,sac_nf,1,5,90.5,80.0,99.0,1.5,0.6,4.2,0.5,87.0,two cores",

@@ -98,6 +98,27 @@ def test_update_is_one_gradient_step_and_a_polyak_step(script, autotune):
     assert step == pytest.approx(by_hand, rel=1e-5)
 
 
+def test_optimisers_are_adam_with_the_learning_rates_of_the_arguments(script):
+    """PyTorch's fused Adam and its plain one take the same three steps."""
+    agent, args = make_agent(script, policy_lr=1e-3, q_lr=1e-4, autotune=True)
+    rates = {"q": args.q_lr, "q_cost": args.q_lr, "policy": args.policy_lr, "alpha": args.q_lr}
+    parts = {"q": agent.q.parameters(), "policy": agent.policy.parameters(), "alpha": [agent.log_alpha]}
+    parts |= {"q_cost": agent.q_cost.parameters()} if hasattr(agent, "q_cost") else {}
+    assert set(parts) == set(agent.optimizers)
+    for name, part in parts.items():
+        part = list(part)
+        copies = [p.detach().clone().requires_grad_() for p in part]
+        plain = torch.optim.Adam(copies, lr=rates[name], fused=False, foreach=False)
+        for _ in range(3):
+            for p, copy in zip(part, copies, strict=True):
+                p.grad = torch.randn_like(p)
+                copy.grad = p.grad.clone()
+            agent.optimizers[name].step()
+            plain.step()
+        for p, copy in zip(part, copies, strict=True):
+            torch.testing.assert_close(p, copy, rtol=0, atol=1e-9)
+
+
 def test_descend_leaves_others_without_a_gradient(script):
     mine, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
     before = mine.weight.detach().clone()
@@ -178,7 +199,7 @@ def test_buffer_survives_a_checkpoint(script, rows, tmp_path):
 
 
 def test_first_and_second_critic_differ_and_targets_start_equal(script):
-    agent, _ = make_agent(script)
+    agent, _ = make_agent(script, fresh=True)
     weights = [critic.net[0].weight for critic in (agent.q.q1, agent.q.q2, agent.q_target.q1, agent.q_target.q2)]
     assert not torch.equal(weights[0], weights[1])
     assert torch.equal(weights[0], weights[2]) and torch.equal(weights[1], weights[3])
