@@ -22,7 +22,7 @@
 #   --dry-run              prints the commands and runs nothing
 #   --slurm [OPTION...]    submits one job array instead; everything after it goes to sbatch
 #
-# Started again, it skips what is finished and resumes what was interrupted. Runs of one label are shared between
+# Started again, it skips what is finished, resumes what was interrupted and leaves alone what runs already. Runs of one label are shared between
 # experiments (sensitivity gives each value a label, Table I's too). A run that fails does not stop the others; the end
 # names it and its log.
 set -euo pipefail
@@ -37,7 +37,11 @@ stop() { # message: one line on stderr, exit status 2
 }
 
 python=${PYTHON:-.venv/bin/python}
-[ -x "$python" ] || python=$(command -v python3) || stop "no Python: make .venv as the README says, or set PYTHON"
+if [ -n "${PYTHON:-}" ]; then
+    command -v "$python" >/dev/null || stop "PYTHON must be a program, not '$PYTHON'"
+elif [ ! -x "$python" ]; then
+    python=$(command -v python3) || stop "no Python: make .venv as the README says, or set PYTHON"
+fi
 
 # ---------------------------------------------------------------------------------------------------------- one run
 
@@ -72,10 +76,16 @@ command_for() { # folder steps script [argument...]
 
 if [ "${1:-}" = _run ]; then # one line of the list below; an exit status that lets xargs go on
     read -ra words <<<"$2"
-    command_for "${words[@]}"
     name=${words[0]}
-    [ ${#command[@]} -gt 0 ] || { echo "finished before: $name" && exit 0; }
     mkdir -p "$name"
+    exec 9>"$name/lock" # the run inherits it: locked for as long as anything may write here
+    flock -w 5 9 || { echo "left alone, it runs already: $name" >&2 && exit 0; }
+    command_for "${words[@]}"
+    if [ ${#command[@]} = 0 ]; then
+        rm -f "$name/failed"
+        echo "finished before: $name"
+        exit 0
+    fi
     echo "started: $name"
     status=0
     "${command[@]}" >>"$name/log.txt" 2>&1 || status=$?
@@ -94,7 +104,7 @@ fi
 
 case ${1:-} in
 "" | -h | --help)
-    sed -n '2,/^set -e/{/^set -e/!s/^# \{0,1\}//p}' "$0"
+    sed -n '2,/^set -e/{/^set -e/!s/^# \{0,1\}//p}' "$here/${BASH_SOURCE[0]##*/}"
     exit 0
     ;;
 esac
@@ -114,12 +124,12 @@ if [ "$experiment" = speed ]; then
             [ -x .venv-sb3/bin/python ] || "$python" -m venv .venv-sb3
             grep -E '^(torch|numpy|gymnasium|mujoco)' requirements.txt >.venv-sb3/requirements.txt
             .venv-sb3/bin/pip install --quiet stable-baselines3==2.9.2 -r .venv-sb3/requirements.txt
-            shift
+            touch .venv-sb3/complete && shift
             ;;
         *) stop "speed knows --rounds and --sb3, not $1" ;;
         esac
     done
-    [ ! -x .venv-sb3/bin/python ] || words+=(--sb3-python .venv-sb3/bin/python)
+    [ ! -e .venv-sb3/complete ] || words+=(--sb3-python .venv-sb3/bin/python)
     exec "$python" tests/speed.py "${words[@]}"
 fi
 
@@ -129,7 +139,7 @@ while [ $# -gt 0 ]; do
     --seeds | --total-timesteps | --workers)
         [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || stop "$1 must be a whole number, 1 or more, not '${2:-}'"
         ;;&
-    --envs | --runs) [ -n "${2:-}" ] || stop "$1 needs a value" ;;&
+    --envs | --runs) [[ ${2:-} = *[![:space:]]* ]] || stop "$1 needs a value" ;;&
     --seeds) seeds=$2 && shift 2 ;;
     --total-timesteps) steps=$2 && shift 2 ;;
     --workers) workers=$2 && shift 2 ;;
@@ -141,18 +151,27 @@ while [ $# -gt 0 ]; do
     esac
 done
 sbatch_options=("$@")
-[[ $runs != *[[:space:]]* ]] || stop "--runs must not have spaces in it: '$runs'"
 runs=$(cd "$called_from" && realpath -m --relative-to="$here" "$runs")
+[[ $runs != *[[:space:]]* ]] || stop "--runs must not have spaces in it, seen from $here: '$runs'"
+
+last_row() { # CSV file: the step of its last evaluation
+    [ -e "$1" ] && tail -n 1 "$1" | cut -d, -f1 || echo 0
+}
 
 if [ "$experiment" = collect ]; then
+    found=""
     for csv in "$runs"/*/*/seed_*/*/eval.csv; do
         [ -e "$csv" ] || continue # no runs at all
         [ "$(last_agent "${csv%/*}")" -ge "$(steps_of "${csv%/*}")" ] || continue
-        to=${csv#"$runs"/} && to=results/${to%/*/eval.csv}
-        mkdir -p "$to"
-        cp "$csv" "${csv%/*}/config.json" "$to"
+        to=${csv#"$runs"/} && to=results/${to%/*/eval.csv} && found=yes
+        if [ "$(last_row "$to/eval.csv")" -gt "$(last_row "$csv")" ]; then
+            echo "left as it is, being longer: $to" >&2
+            continue
+        fi
+        [ -n "$dry_run" ] || { mkdir -p "$to" && cp "$csv" "${csv%/*}/config.json" "$to"; }
         echo "$to"
     done
+    [ -n "$found" ] || stop "no finished runs under --runs $runs"
     exit 0
 fi
 
@@ -201,6 +220,7 @@ plan() { # every run of the experiment for one seed
         ;;
     choices)
         envs=${envs:-HalfCheetah-v4}
+        job sac_baseline sac_baseline
         job sac_hpo_continuous sac_hpo_continuous
         job autotune sac_hpo_continuous --autotune
         job float32 sac_hpo_continuous --bfloat16-force False
@@ -212,7 +232,7 @@ plan() { # every run of the experiment for one seed
         job sac-tianshou sac_baseline --policy-lr 0.001 --q-lr 0.001 --learning-starts 10000
         ;;
     quick)
-        envs=${envs:-HalfCheetah-v4} steps=1500 runs=$runs/quick
+        envs=${envs:-HalfCheetah-v4} steps=1500 runs=$runs-quick
         for script in sac_baseline sac_nf sac_hpo_continuous sac_lagrangian sac_hpo_safe; do
             job $script $script --learning-starts 500 --eval-episodes 1
         done
@@ -236,15 +256,15 @@ if [ -n "$dry_run" ]; then
     exit 0
 fi
 
+[ -z "$slurm" ] || command -v sbatch >/dev/null || stop "--slurm needs sbatch, which is not here"
 mkdir -p "$runs" || stop "--runs $runs cannot be made"
 list=$(mktemp "$runs/$experiment.XXXXXX.jobs")
 printf '%s\n' "${jobs[@]}" >"$list"
 
 if [ -n "$slurm" ]; then # a job that Slurm kills and requeues resumes its run
-    command -v sbatch >/dev/null || stop "--slurm needs sbatch, which is not here"
     one="sed -n \"\$((SLURM_ARRAY_TASK_ID + 1))p\" '$list' | xargs -d '\\n' ./benchmark.sh _run"
     sbatch --job-name="$experiment" --array=0-$((${#jobs[@]} - 1)) --cpus-per-task=1 --requeue --open-mode=append \
-        --output="$list.%a.log" --chdir="$here" --export=ALL "${sbatch_options[@]}" --wrap="$one"
+        --output="$list.%a.log" --chdir="$here" --export=ALL "${sbatch_options[@]}" --wrap="$one" || { rm -f "$list" && exit 1; }
     exit 0
 fi
 
@@ -252,14 +272,23 @@ set -m # a process group of their own: Ctrl-C ends these runs and nothing else
 xargs -a "$list" -d '\n' -n 1 -P "$workers" ./benchmark.sh _run &
 group=$!
 set +m
-trap 'trap "" INT TERM; kill -TERM -- "-$group" 2>/dev/null; wait; rm -f "$list"; echo "benchmark.sh: interrupted; the same command goes on" >&2; exit 130' INT TERM
+# shellcheck disable=SC2317  # the trap calls it
+interrupted() { # by Ctrl-C, by kill, by a terminal that was closed
+    trap "" INT TERM HUP
+    kill -TERM -- "-$group" 2>/dev/null
+    wait
+    rm -f "$list"
+    echo "benchmark.sh: interrupted; the same command goes on" >&2
+    exit 130
+}
+trap interrupted INT TERM HUP
 status=0
 wait "$group" || status=1
 rm -f "$list"
 for line in "${jobs[@]}"; do
     folder=${line%% *}
     if [ -e "$folder/failed" ]; then
-        echo "failed: $folder/log.txt: $(tail -n 1 "$folder/log.txt")" >&2
+        echo "failed with exit status $(cat "$folder/failed"): $folder/log.txt: $(tail -n 1 "$folder/log.txt")" >&2
     fi
 done
 exit $status

@@ -16,6 +16,7 @@ import re
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, NamedTuple, NoReturn
 
@@ -40,11 +41,12 @@ LABELS = {
     "baseline-3": ("Baseline-3: proposed to train only", "#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
     "drift": ("drift: momentum without force", "#555555", (0, (1, 3))),
     "no-momentum": ("SAC-HPO, no momentum", "#009E73", ":"),
-    "autotune": ("SAC-HPO, temperature learned", "#0072B2", "--"),
+    "autotune": ("SAC-HPO, temperature learned", "#E69F00", "--"),
     "float32": ("SAC-HPO, nothing rounded", "#009E73", ":"),
     "spreads-exchanged": ("SAC-HPO, spreads of momentum exchanged", "#CC79A7", "-."),
     "online-critic": ("SAC-HPO, critics instead of their targets", "#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
     "action-coordinates": ("SAC-HPO, leapfrog on a, clipped", "#555555", (0, (1, 3))),
+    "evaluated-with-momentum": ("SAC-HPO, evaluated with momentum", "#000000", "-."),
     "sac-tianshou": ("SAC, Tianshou's settings", "#009E73", ":"),
     "leapfrog-steps-1": ("K = 1", "#0072B2", "--"),
     "leapfrog-steps-2": ("K = 2", "#D55E00", "-"),
@@ -56,25 +58,37 @@ LABELS = {
     "momentum-std-train-0.1": ("training spread 0.1", "#D55E00", "-"),
     "momentum-std-train-0.2": ("training spread 0.2", "#009E73", ":"),
 }
-SPREADS = [label for label in LABELS if label.startswith("momentum-std")]
 FIGURES = {
     "continuous": ["sac_baseline", "sac_nf", "sac_hpo_continuous"],  # Fig. 2
     "safe": ["sac_lagrangian", "sac_hpo_safe"],  # Fig. 3
     "ablation": ["sac_baseline", "sac_hpo_continuous", "baseline-1", "baseline-2", "baseline-3", "drift"],  # Fig. 4
-    "sensitivity": ["leapfrog-steps-1", "leapfrog-steps-2", "leapfrog-steps-3", *SPREADS],  # Fig. 5
+    "sensitivity-steps": [label for label in LABELS if label.startswith("leapfrog-steps-")],  # Fig. 5
+    "sensitivity-explore": [label for label in LABELS if label.startswith("momentum-std-explore-")],
+    "sensitivity-train": [label for label in LABELS if label.startswith("momentum-std-train-")],
     "momentum": ["sac_hpo_continuous", "no-momentum"],  # Fig. 6
-    "choices": [  # not in the paper; the last two are runs of a script with a line or two changed, as the README says
-        *("sac_hpo_continuous", "float32", "autotune", "spreads-exchanged", "online-critic", "action-coordinates")
+    "choices": [  # not in the paper; the last three are runs of a script with a few lines changed, as the README says
+        *("sac_baseline", "sac_hpo_continuous", "float32", "autotune", "spreads-exchanged"),
+        *("online-critic", "action-coordinates", "evaluated-with-momentum"),
     ],
     "published": ["sac_baseline", "sac-tianshou"],  # nor this
 }
-OTHER_COLORS = "#000000", "#F0E442", "#999999"  # for labels that are not in the table
+OTHERS = (
+    ("#000000", "-"),
+    ("#009E73", "--"),
+    ("#CC79A7", "-."),
+    ("#56B4E9", ":"),
+)  # for labels that are not in the table
 
 
 def stop(message: str) -> NoReturn:
     """Ends the program with one line on stderr and exit status 2."""
     print(f"plot.py: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def say(message: str) -> None:
+    """A remark, on stderr: what is on stdout can go into a file."""
+    print(message, file=sys.stderr)
 
 
 # ------------------------------------------------------------------------------------------------------------- runs
@@ -107,11 +121,14 @@ def read_runs(root: Path) -> Groups:
         if path.read_text().count("\n") < 2:
             empty += 1
             continue
-        table = np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
+        try:
+            table = np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
+        except ValueError as error:
+            stop(f"{path} is damaged: {error}")
         run, other = Run(env_id, label, seed, table, config, folder), groups[env_id, label].get(seed)
         if other is not None:
             longer, shorter = sorted([run, other], key=lambda r: -r.table["global_step"][-1])
-            print(f"{shorter.folder} has the task, label and seed of {longer.folder}: the longer one counts")
+            say(f"{shorter.folder} has the task, label and seed of {longer.folder}: the longer one counts")
             run = longer
         groups[env_id, label][seed] = run
     if not groups:
@@ -122,13 +139,16 @@ def read_runs(root: Path) -> Groups:
 
 
 def pick(groups: Groups, labels: list[str], envs: list[str]) -> Groups:
-    """Those of the wanted labels and tasks; an empty list leaves all."""
+    """Those of the wanted labels and tasks; an empty list leaves all. All tasks must be there, and one label."""
     kept = {
         key: runs for key, runs in groups.items() if key[1] in (labels or [key[1]]) and key[0] in (envs or [key[0]])
     }
-    if not kept:
+    if not kept or not set(envs) <= {env_id for env_id, _ in kept}:
         found = ", ".join(f"{env_id} {label}" for env_id, label in groups)
         stop(f"no runs of {', '.join(labels) or 'any label'} on {', '.join(envs) or 'any task'}; there are: {found}")
+    for label in labels:
+        if not any(key[1] == label for key in kept):
+            say(f"no runs of {label} yet")
     return kept
 
 
@@ -141,8 +161,15 @@ def common_steps(runs: list[Run]) -> np.ndarray:
     if not steps.size:
         stop(f"{runs[0].env_id}, {runs[0].label}: its seeds have no evaluation at the same step")
     if len(ends) > 1:
-        print(f"{runs[0].env_id}, {runs[0].label}: seeds end at {sorted(ends)}; all are cut at step {int(steps[-1])}")
+        say(f"{runs[0].env_id}, {runs[0].label}: seeds end at {sorted(ends)}; all are cut at step {int(steps[-1])}")
     return steps
+
+
+def up_to(last: int | None, steps: np.ndarray, runs: list[Run]) -> np.ndarray:
+    """Steps up to `last`; all if it is None."""
+    if last is not None and last < steps[0]:
+        stop(f"{runs[0].env_id}, {runs[0].label}: the first evaluation is at step {int(steps[0])}, after step {last}")
+    return steps if last is None else steps[steps <= last]
 
 
 def values_at(runs: list[Run], steps: np.ndarray, column: str) -> np.ndarray:
@@ -151,12 +178,16 @@ def values_at(runs: list[Run], steps: np.ndarray, column: str) -> np.ndarray:
 
 
 def cut_to_compare(groups: Groups) -> Groups:
-    """Each task's runs as far as all of its labels and seeds go: scores are compared at the same step."""
-    ends = defaultdict(list)
-    for (env_id, _), runs in groups.items():
-        ends[env_id].append(common_steps(runs)[-1])
+    """Each task's runs up to the last step at which all of its labels and seeds were evaluated."""
+    ends = {}
+    for env_id, _ in groups:
+        steps = [run.table["global_step"] for key, runs in groups.items() if key[0] == env_id for run in runs]
+        shared = reduce(np.intersect1d, steps)
+        if not shared.size:
+            stop(f"{env_id}: its runs were never evaluated at the same step, so they cannot be compared")
+        ends[env_id] = shared[-1]
     return {
-        (env_id, label): [run._replace(table=run.table[run.table["global_step"] <= min(ends[env_id])]) for run in runs]
+        (env_id, label): [run._replace(table=run.table[run.table["global_step"] <= ends[env_id]]) for run in runs]
         for (env_id, label), runs in groups.items()
     }
 
@@ -172,7 +203,7 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 def style(label: str) -> tuple:
     if label in LABELS:
         return LABELS[label]
-    return label, OTHER_COLORS[sum(map(ord, label)) % len(OTHER_COLORS)], "-"
+    return label, *OTHERS[sum(map(ord, label)) % len(OTHERS)]
 
 
 # ------------------------------------------------------------------------------------------------------------ curves
@@ -189,9 +220,10 @@ def draw_curves(groups: Groups, window: int, until: int | None = None) -> plt.Fi
     figure, axes = plt.subplots(down, across, figsize=(1.0 + 3.6 * across, 0.6 + 2.7 * down), squeeze=False)
     for (env_id, label), runs in groups.items():
         name, color, line = style(label)
-        steps = common_steps(runs)
-        steps = steps[steps <= until] if until else steps
+        steps = up_to(until, common_steps(runs), runs)
         for row, column in enumerate(columns):
+            if column not in runs[0].table.dtype.names:
+                continue
             place = envs.index(env_id)
             axis = axes[row, place] if safe else axes[place // 4, place % 4]
             values = values_at(runs, steps, column)
@@ -217,6 +249,9 @@ def draw_curves(groups: Groups, window: int, until: int | None = None) -> plt.Fi
 
 
 def save(figure: plt.Figure, path: Path) -> None:
+    known = figure.canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".") not in known:
+        stop(f"--out must end in one of {', '.join(f'.{kind}' for kind in known)}, not be {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, metadata={"Software": None} if path.suffix == ".png" else None)
     plt.close(figure)
@@ -273,19 +308,19 @@ def final_scores(groups: Groups, step: int | None = None) -> dict[tuple[str, str
     """(task, label) -> step of the last evaluation of all seeds (up to `step`), the return of each seed there, runs."""
     scores = {}
     for key, runs in groups.items():
-        steps = common_steps(runs)
-        steps = steps[steps <= step] if step else steps
-        if steps.size:
-            scores[key] = int(steps[-1]), values_at(runs, steps[-1:], "return_mean")[:, 0], runs
+        steps = up_to(step, common_steps(runs), runs)
+        scores[key] = int(steps[-1]), values_at(runs, steps[-1:], "return_mean")[:, 0], runs
     return scores
 
 
 def table_lines(groups: Groups, step: int | None = None) -> list[str]:
     """A Markdown table of the last evaluations: final scores, not best ones."""
     scores = final_scores(groups, step)
-    safe = any("j_c_mean" in runs[0].table.dtype.names for _, _, runs in scores.values())
+    costs = {key for key, (_, _, runs) in scores.items() if "j_c_mean" in runs[0].table.dtype.names}
+    compared = any(label == "sac_baseline" for _, label in scores)
     head = ["task", "algorithm", "step", "n", "return, mean ± std", "inter-quartile mean [95 % interval]"]
-    head += ["J_C (limit)", "λ", "cost of training"] if safe else ["P(better than SAC)"]
+    head += ["J_C (limit)", "λ", "cost of training"] if costs else []
+    head += ["P(better than SAC)"] if compared else []
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for (env_id, label), (last, values, runs) in scores.items():
         n = len(values)
@@ -293,16 +328,18 @@ def table_lines(groups: Groups, step: int | None = None) -> list[str]:
         low_high = "[{:,.0f}, {:,.0f}]".format(*interval(values)) if n > 1 else "(one seed)"
         row = [env_id, style(label)[0], f"{last:,}", str(n), f"{values.mean():,.0f}{spread}"]
         row += [f"{interquartile_mean(values):,.0f} {low_high}"]
-        if safe:
+        if costs and (env_id, label) not in costs:
+            row += ["–"] * 3
+        elif costs:
             step_of = np.array([last])
             j_c, multiplier, cost = (
                 values_at(runs, step_of, column).mean() for column in ("j_c_mean", "lambda", "training_cost")
             )
             row += [f"{j_c:.1f} ({runs[0].config['args']['cost_limit']:.0f})", f"{multiplier:.2f}", f"{cost:,.0f}"]
-        else:
+        if compared:
             sac = scores.get((env_id, "sac_baseline"))
-            compare = sac is not None and label != "sac_baseline" and sac[0] == last
-            row += [f"{probability_of_improvement(values, sac[1]):.2f}" if compare else "–"]
+            beside = sac is not None and label != "sac_baseline" and sac[0] == last and (env_id, label) not in costs
+            row += [f"{probability_of_improvement(values, sac[1]):.2f}" if beside else "–"]
         lines.append("| " + " | ".join(row) + " |")
     return lines
 
@@ -332,12 +369,8 @@ class Table:
 # ------------------------------------------------------------------------------------------------------------ policy
 
 
-def sample_policy(path: Path, steps: int, samples: int, dims: tuple[int, int]) -> dict:
-    """Actions of base policy and Hamiltonian policy at one state, and Q over two of the action's dimensions there.
-
-    The state is where the deterministic policy stands after `steps` steps of an episode. The other dimensions of the
-    action are held at tanh(mean) under the contour.
-    """
+def read_agent(path: Path) -> tuple:
+    """The agent of an agent_<step>.pt file, its arguments, the script it is of, its training step."""
     import torch
 
     try:
@@ -352,28 +385,56 @@ def sample_policy(path: Path, steps: int, samples: int, dims: tuple[int, int]) -
     env = script.make_env(args)
     agent = script.Agent(env.observation_space.shape[0], env.action_space.shape[0], args, torch.device("cpu"))
     agent.load_state_dict(state["agent"])
-    if max(dims) >= env.action_space.shape[0] or min(dims) < 0:
-        stop(f"--dims must be two of the action's dimensions, 0 to {env.action_space.shape[0] - 1}, not {dims}")
-    torch.manual_seed(args.seed)
+    env.close()
+    return agent, args, script, state["global_step"]
+
+
+def state_of(path: Path, steps: int) -> np.ndarray:
+    """Where an agent's deterministic policy stands after `steps` steps of an episode, or before its end if it ends."""
+    agent, args, script, _ = read_agent(path)
+    env = script.make_env(args)
     obs, _ = env.reset(seed=args.seed)
     for _ in range(steps):
-        obs, _, terminated, truncated, _ = env.step(agent.act(obs[None], deterministic=True)[0])
+        after, _, terminated, truncated, _ = env.step(agent.act(obs[None], deterministic=True)[0])
         if terminated or truncated:
             break
+        obs = after
     env.close()
+    return obs
+
+
+def sample_policy(path: Path, obs: np.ndarray, samples: int, dims: tuple[int, int]) -> dict:
+    """Actions of base policy and Hamiltonian policy at the state `obs`, and Q over two of the action's dimensions.
+
+    Evolved actions start from the very u_0 of the base policy's; `drifted` are those again with the same momentum but
+    no force. The other dimensions of the action are held at tanh(mean) under the contour.
+    """
+    import torch
+
+    agent, args, _, step = read_agent(path)
+    action_dim = agent.policy.mean.out_features
+    if max(dims) >= action_dim or min(dims) < 0:
+        stop(f"--dims must be two of the action's dimensions, 0 to {action_dim - 1}, not {dims}")
     with torch.no_grad():
         many = torch.from_numpy(obs).expand(samples, -1)
-        base = torch.tanh(agent.policy.sample_gaussian(many)[0])
+        torch.manual_seed(args.seed)
+        u = agent.policy.sample_gaussian(many)[0]
+        base, rho = torch.tanh(u), args.momentum_std_explore * torch.randn_like(u)
+        drifted = torch.tanh(agent.policy.evolve(many, u, rho, "drift")[0])
+        torch.manual_seed(args.seed)  # draws the same u_0 and rho_0
         evolved = agent.policy.act(many, deterministic=False)
         axis = torch.linspace(-0.999, 0.999, 61)
         x, y = torch.meshgrid(axis, axis, indexing="xy")
         grid = torch.tanh(agent.policy(many[:1])[0]).repeat(x.numel(), 1)
         grid[:, dims[0]], grid[:, dims[1]] = x.flatten(), y.flatten()
         q = agent.q_target.min(many[:1].expand(len(grid), -1), grid).reshape(x.shape)
-        q_of = [agent.q_target.min(many, action).mean().item() for action in (base, evolved)]
+        q_of = {
+            name: agent.q_target.min(many, action).numpy()
+            for name, action in (("base", base), ("drifted", drifted), ("evolved", evolved))
+        }
     return {
         "env_id": args.env_id,
-        "step": state["global_step"],
+        "step": step,
         "axis": axis.numpy(),
         "q": q.numpy(),
         "base": base[:, list(dims)].numpy(),
@@ -387,7 +448,8 @@ def draw_policy(panels: list[dict], dims: tuple[int, int]) -> plt.Figure:
     for axis, panel in zip(axes[0], panels, strict=True):
         contour = axis.contourf(panel["axis"], panel["axis"], panel["q"], levels=20, cmap="cividis")
         figure.colorbar(contour, ax=axis, label="Q").ax.tick_params(labelsize=8)
-        names = [f"{name}, mean Q {q:.1f}" for name, q in zip(("base policy", "evolved"), panel["q_of"], strict=True)]
+        means = panel["q_of"]["base"].mean(), panel["q_of"]["evolved"].mean()
+        names = [f"{name}, mean Q {q:.1f}" for name, q in zip(("base policy", "evolved"), means, strict=True)]
         axis.scatter(*panel["base"].T, s=5, color="#56B4E9", marker="o", linewidths=0, label=names[0])
         axis.scatter(*panel["evolved"].T, s=9, color="#D55E00", marker="x", linewidths=0.6, label=names[1])
         axis.set(xlim=(-1, 1), ylim=(-1, 1), xlabel=f"action {dims[0]}", ylabel=f"action {dims[1]}")
@@ -399,7 +461,11 @@ def draw_policy(panels: list[dict], dims: tuple[int, int]) -> plt.Figure:
 
 @dataclass
 class Policy:
-    """Fig. 7: 1,000 actions of the base policy and of the Hamiltonian policy, over the contour of Q."""
+    """Fig. 7: 1,000 actions of the base policy and of the Hamiltonian policy, over the contour of Q, in one state.
+
+    Prints how much higher Q is after the leapfrog than at the same actions before, and what the same momentum without
+    any force does: means and standard errors over the actions.
+    """
 
     run: Annotated[Path, tyro.conf.Positional]
     """folder of a run of sac_hpo_continuous.py; needs agent_<step>.pt files: see --snapshot-frequency there"""
@@ -408,14 +474,14 @@ class Policy:
     dims: tuple[int, int] = (0, 1)
     """dimensions of the action to show"""
     state_after: int = 50
-    """steps of an episode after which the state is taken"""
+    """steps of an episode of the last agent shown after which the state is taken"""
     samples: int = 1_000
     """actions of each policy"""
     out: Path = Path("policy.png")
     """file to write; its ending chooses the format"""
 
     def __call__(self) -> None:
-        files = {int(path.stem.removeprefix("agent_")): path for path in self.run.glob("agent_*.pt")}
+        files = {int(p.stem[6:]): p for p in self.run.glob("agent_*.pt") if re.fullmatch(r"agent_\d+", p.stem)}
         if not files:
             stop(f"{self.run} has no agent_<step>.pt; a run writes one at its end, or see --snapshot-frequency")
         there = sorted(files)
@@ -423,7 +489,13 @@ class Policy:
         for step in at:
             if step not in files:
                 stop(f"--at {step}: {self.run} has agents of steps {', '.join(map(str, there))}")
-        panels = [sample_policy(files[step], self.state_after, self.samples, self.dims) for step in at]
+        obs = state_of(files[max(at)], self.state_after)
+        panels = [sample_policy(files[step], obs, self.samples, self.dims) for step in at]
+        for panel in panels:
+            q = panel["q_of"]
+            changes = [(q[name] - q["base"]) for name in ("evolved", "drifted")]
+            whole, noise = (f"{c.mean():+.2f} ({c.std(ddof=1) / self.samples**0.5:.2f})" for c in changes)
+            print(f"step {panel['step']}: Q {q['base'].mean():.2f}, leapfrog {whole}, momentum alone {noise}")
         save(draw_policy(panels, self.dims), self.out)
 
 
@@ -485,6 +557,8 @@ class Readme:
     """file whose generated parts are rewritten"""
 
     def __call__(self) -> None:
+        if not self.readme.is_file():
+            stop(f"--readme must be a file, not {self.readme}")
         parts, figures = generate(self.root)
         for name, figure in figures.items():
             save(figure, self.root / name)

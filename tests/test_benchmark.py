@@ -24,7 +24,7 @@ while [ $# -gt 0 ]; do
 done
 mkdir -p "$run"
 printf '{\\n  "args": {\\n    "total_timesteps": %s\\n  }\\n}\\n' "$steps" > "$run/config.json"
-echo global_step,return_mean > "$run/eval.csv"
+printf 'global_step,return_mean\\n%s,1.0\\n' "$steps" > "$run/eval.csv"
 case "$run" in
 *Fail*) echo "no such task" >&2; exit 2 ;;
 *Slow*) [ -n "${resumed:-}" ] || { touch "$run/running"; sleep 300; } ;;
@@ -45,7 +45,11 @@ def bench(tmp_path, monkeypatch):
     def call(*words, start=False):
         command = [str(ROOT / "benchmark.sh"), *words, *(() if start == "bare" else ("--runs", str(tmp_path / "runs")))]
         if start is True:
-            reset = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  (background jobs ignore it)
+
+            def reset():  # background jobs ignore the one, nohup's the other
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             return subprocess.Popen(command, preexec_fn=reset, **pipes)
         return subprocess.run(command, capture_output=True, text=True)
@@ -77,7 +81,7 @@ def test_dry_run_prints_the_commands_and_runs_nothing(bench):
 
 @pytest.mark.parametrize(
     "experiment, runs",
-    [("safe", 4), ("sensitivity", 27), ("momentum", 6), ("choices", 4), ("published", 2), ("quick", 5)],
+    [("safe", 4), ("sensitivity", 27), ("momentum", 6), ("choices", 5), ("published", 2), ("quick", 5)],
 )
 def test_every_printed_command_is_understood_by_its_script(bench, experiment, runs):
     """Parsed by the script itself; nothing is trained."""
@@ -118,11 +122,37 @@ def test_a_failed_run_stops_no_other_and_is_reported(bench):
     ended = bench("continuous", "--seeds", "1", "--envs", "Fail-v0 A-v0", "--total-timesteps", "100", "--workers", "1")
     assert ended.returncode == 1
     assert len(bench.calls()) == 6 and len(list(bench.runs.glob("A-v0/*/seed_1/a__run/agent_100.pt"))) == 3
-    reports = [line for line in ended.stderr.splitlines() if line.startswith("failed: ")]
-    assert len(reports) == 3 and all("log.txt: no such task" in line for line in reports)
+    reports = [line for line in ended.stderr.splitlines() if line.endswith("log.txt: no such task")]
+    assert len(reports) == 3 and all(line.startswith("failed with exit status 2: ") for line in reports)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_failure_is_forgotten_once_the_run_is_finished(bench):
+    words = "momentum", "--seeds", "1", "--envs", "A-v0", "--total-timesteps", "100"
+    bench(*words)
+    (bench.runs / "A-v0" / "no-momentum" / "seed_1" / "failed").write_text("1\n")
+    ended = bench(*words)
+    assert ended.returncode == 0 and not ended.stderr
+
+
+def test_a_run_that_goes_on_elsewhere_is_left_alone(bench):
+    words = "momentum", "--seeds", "1", "--envs", "Slow-v0", "--total-timesteps", "100"
+    first = bench(*words, start=True)
+    for _ in range(100):
+        if list(bench.runs.rglob("running")):
+            break
+        time.sleep(0.1)
+    (run,) = {path.parents[1] for path in list(bench.runs.rglob("running"))[:1]}
+    line = f"{os.path.relpath(run, ROOT)} 100 sac_hpo_continuous --env-id Slow-v0 --seed 1"
+    second = subprocess.run([str(ROOT / "benchmark.sh"), "_run", line], capture_output=True, text=True)
+    calls = [call for call in bench.calls() if f"{run.parent.name}/{run.name}" in call]
+    first.terminate()
+    first.communicate(timeout=20)
+    assert second.returncode == 0 and "runs already" in second.stderr
+    assert len(calls) == 1
+    assert bench("collect", "--dry-run").returncode == 2  # nothing is finished
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_ends_its_own_children_and_the_same_command_goes_on(bench, how):
     bystander = subprocess.Popen(["sleep", "299"])
     words = "momentum", "--seeds", "1", "--envs", "Slow-v0", "--total-timesteps", "100"
@@ -133,15 +163,13 @@ def test_an_interruption_ends_its_own_children_and_the_same_command_goes_on(benc
             break
         time.sleep(0.1)
     assert len(list(bench.runs.rglob("running"))) == at_once
-    mine = subprocess.run(
-        ["pgrep", "-f", f"{bench.runs.parent.name}/runs"], capture_output=True, text=True
-    ).stdout.split()
-    assert len(mine) >= 3
+    ours = "/".join(bench.runs.parts[-3:])
+    assert len(subprocess.run(["pgrep", "-f", ours], capture_output=True, text=True).stdout.split()) >= 3
     started.send_signal(how)
     _, errors = started.communicate(timeout=20)
     assert started.returncode == 130 and "interrupted" in errors
     time.sleep(0.3)
-    assert not subprocess.run(["pgrep", "-f", f"{bench.runs.parent.name}/runs"], capture_output=True, text=True).stdout
+    assert not subprocess.run(["pgrep", "-f", ours], capture_output=True, text=True).stdout
     assert bystander.poll() is None
     bystander.kill()
     assert bench(*words).returncode == 0
@@ -157,10 +185,31 @@ def test_collect(bench, tmp_path):
     half = bench.runs / "A-v0" / "drift" / "seed_1" / "a__run"  # stopped, after a snapshot
     shutil.copytree(bench.runs / "A-v0" / "sac_nf" / "seed_1" / "a__run", half)
     (half / "agent_100.pt").rename(half / "agent_90.pt")
-    subprocess.run([str(copy / "benchmark.sh"), "collect", "--runs", str(bench.runs)], check=True)
+    collect = [str(copy / "benchmark.sh"), "collect", "--runs", str(bench.runs)]
+    subprocess.run([*collect, "--dry-run"], check=True)
+    assert not (copy / "results").exists()
+    subprocess.run(collect, check=True)
     files = sorted(str(path.relative_to(copy / "results")) for path in (copy / "results").rglob("*") if path.is_file())
     labels = ["sac_baseline", "sac_hpo_continuous", "sac_nf"]
     assert files == [f"A-v0/{label}/seed_1/{name}" for label in labels for name in ("config.json", "eval.csv")]
+    longer = copy / "results" / "A-v0" / "sac_nf" / "seed_1" / "eval.csv"
+    longer.write_text(longer.read_text() + "200,2.0\n")
+    ended = subprocess.run(collect, check=True, capture_output=True, text=True)
+    assert longer.read_text().endswith("200,2.0\n") and "being longer: results/A-v0/sac_nf/seed_1" in ended.stderr
+
+
+def test_folders_with_spaces_and_relative_calls(bench, tmp_path):
+    copy = tmp_path / "a copy"
+    copy.mkdir()
+    shutil.copy(ROOT / "benchmark.sh", copy)
+    words = ["quick", "--dry-run"]
+    ended = subprocess.run(["a copy/benchmark.sh", *words], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0 and "--runs-dir runs/benchmark-quick/" in ended.stdout
+    assert subprocess.run(["a copy/benchmark.sh", "--help"], cwd=tmp_path, capture_output=True).stdout
+    ended = subprocess.run(
+        [str(ROOT / "benchmark.sh"), *words, "--runs", "x"], cwd=copy, capture_output=True, text=True
+    )
+    assert ended.returncode == 2 and "--runs must not have spaces" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -171,9 +220,19 @@ def test_collect(bench, tmp_path):
         (["continuous", "--workers"], "--workers must be a whole number, 1 or more"),
         (["continuous", "--sedes", "3"], "unknown option --sedes"),
         (["continuous", "--envs"], "--envs needs a value"),
+        (["continuous", "--envs", "  "], "--envs needs a value"),
+        (["continuous"], "PYTHON must be a program, not 'nowhere'"),
+        (["collect", "--runs", "nowhere"], "no finished runs under --runs nowhere"),
+        pytest.param(
+            ["continuous", "--slurm"],
+            "--slurm needs sbatch",
+            marks=pytest.mark.skipif(bool(shutil.which("sbatch")), reason="sbatch is here"),
+        ),
     ],
 )
-def test_one_clear_line_for_bad_input(bench, words, message):
+def test_one_clear_line_for_bad_input(bench, words, message, monkeypatch):
+    if "PYTHON" in message:
+        monkeypatch.setenv("PYTHON", "nowhere")
     ended = bench(*words, start="bare")
     assert ended.returncode == 2
     assert ended.stderr.startswith("benchmark.sh: ") and ended.stderr.count("\n") == 1

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, make_args
 
 import plot
@@ -43,7 +44,7 @@ def test_of_two_runs_of_a_seed_the_longer_counts(tmp_path, capsys):
     write_run(tmp_path / "c", [7])
     (runs,) = plot.read_runs(tmp_path).values()
     assert [run.folder.name for run in runs] == ["b"]
-    assert "the longer one counts" in capsys.readouterr().out
+    assert "the longer one counts" in capsys.readouterr().err
 
 
 def test_unequal_lengths_are_cut_and_said(tmp_path, capsys):
@@ -52,7 +53,7 @@ def test_unequal_lengths_are_cut_and_said(tmp_path, capsys):
     (runs,) = plot.read_runs(tmp_path).values()
     steps = plot.common_steps(runs)
     assert steps.tolist() == [10_000, 20_000]
-    assert "cut at step 20000" in capsys.readouterr().out
+    assert "cut at step 20000" in capsys.readouterr().err
     assert plot.values_at(runs, steps, "return_mean").tolist() == [[1, 2], [5, 6]]
 
 
@@ -62,12 +63,16 @@ def test_comparisons_are_at_the_same_step(tmp_path):
     write_run(tmp_path / "b", [4, 5, 6, 7], algorithm="sac_nf", seed=1)
     write_run(tmp_path / "c", [8, 9], algorithm="sac_nf", seed=2)
     write_run(tmp_path / "d", [1, 2, 3, 4], env_id="Ant-v4")
+    write_run(tmp_path / "e", [1, 2, 3, 4], env_id="Pusher-v4")
+    write_run(tmp_path / "f", [5, 6, 7, 8], env_id="Pusher-v4", algorithm="sac_nf", every=15_000)
     cut = plot.cut_to_compare(plot.read_runs(tmp_path))
     returns = {key: [run.table["return_mean"].tolist() for run in runs] for key, runs in cut.items()}
     assert returns == {
         ("Ant-v4", "sac_baseline"): [[1, 2, 3, 4]],
         ("Hopper-v4", "sac_baseline"): [[1, 2]],
         ("Hopper-v4", "sac_nf"): [[4, 5], [8, 9]],
+        ("Pusher-v4", "sac_baseline"): [[1, 2, 3]],
+        ("Pusher-v4", "sac_nf"): [[5, 6]],
     }
 
 
@@ -111,6 +116,22 @@ def test_table_of_safe_runs_and_of_one_seed(tmp_path):
     assert row == "| Hopper-v4 | SAC-Lagrangian | 20,000 | 1 | 2 | 2 (one seed) | 9.5 (10) | 0.25 | 1,234 |"
 
 
+def test_safe_and_other_runs_together(tmp_path, capsys):
+    """All of results/ at once: a table and curves in which what an algorithm does not have is left out."""
+    plot.Table(root=ROOT / "results")()
+    plot.Curves(root=ROOT / "results", out=tmp_path / "all.png")()
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len({len(row) for row in rows[:1] + rows[2:]}) == 1
+    by_name = {row[1]: row for row in rows if row[0] == "| HalfCheetah-v4"}
+    assert by_name["SAC-NF"][6:9] == ["–"] * 3 and by_name["SAC-NF"][9] != "– |"
+    assert by_name["safe SAC-HPO"][6].endswith("(10)") and by_name["safe SAC-HPO"][9] == "– |"
+
+
+def test_curves_of_a_figure_can_be_told_apart():
+    for labels in plot.FIGURES.values():
+        assert len({plot.LABELS[label][1:] for label in labels}) == len(labels)
+
+
 @pytest.mark.parametrize("kind", ["one seed", "seeds", "costs", "ten tasks"])
 def test_curves_are_drawn(tmp_path, kind):
     columns = {"j_c_mean": [1.0, 2.0], "lambda": [0.0, 1.0], "training_cost": [1.0, 2.0]} if kind == "costs" else {}
@@ -143,10 +164,22 @@ def test_policy(tmp_path):
     out = tmp_path / "policy.png"
     plot.Policy(run, dims=(0, 0), samples=50, out=out)()
     assert plt.imread(out).shape[1] > 1000
-    panel = plot.sample_policy(run / "agent_600.pt", 10, 500, (0, 0))
+    obs = plot.state_of(run / "agent_600.pt", 10)
+    panel = plot.sample_policy(run / "agent_600.pt", obs, 500, (0, 0))
     assert panel["base"].shape == panel["evolved"].shape == (500, 2)
-    assert np.isfinite(panel["q"]).all() and np.isfinite(panel["q_of"]).all()
-    assert 0.02 < np.abs(panel["evolved"] - panel["base"]).mean() < 1.0
+    assert np.isfinite(panel["q"]).all()
+    agent, args, _, _ = plot.read_agent(run / "agent_600.pt")
+    with torch.no_grad():  # each evolved action comes from its own base action
+        many = torch.from_numpy(obs).expand(500, -1)
+        torch.manual_seed(args.seed)
+        u = agent.policy.sample_gaussian(many)[0]
+        rho = args.momentum_std_explore * torch.randn_like(u)
+        ends = [torch.tanh(agent.policy.evolve(many, u, rho, operator)[0]) for operator in ("proposed", "drift")]
+        np.testing.assert_allclose(panel["base"][:, 0], torch.tanh(u)[:, 0], rtol=1e-6)
+        np.testing.assert_allclose(panel["evolved"][:, 0], ends[0][:, 0], rtol=1e-6)
+        for name, action in (("base", torch.tanh(u)), ("evolved", ends[0]), ("drifted", ends[1])):
+            np.testing.assert_allclose(panel["q_of"][name], agent.q_target.min(many, action), rtol=1e-5)
+    assert len({panel["q_of"][name].mean() for name in ("base", "evolved", "drifted")}) == 3
 
 
 @pytest.mark.parametrize(
@@ -158,6 +191,12 @@ def test_policy(tmp_path):
         (["curves", "--root", "ONE", "--figure", "fig2"], "--figure must be one of continuous"),
         (["curves", "--root", "ONE", "--window", "0"], "--window must be 1 or more"),
         (["table", "--root", "ONE", "--envs", "Ant-v4"], "there are: Hopper-v4 sac_baseline"),
+        (["table", "--root", "ONE", "--step", "5"], "the first evaluation is at step 10000, after step 5"),
+        (["curves", "--root", "ONE", "--until", "5"], "the first evaluation is at step 10000, after step 5"),
+        (["curves", "--root", "ONE", "--out", "a.xyz"], "--out must end in one of"),
+        (["table", "--root", "HALF"], "eval.csv is damaged"),
+        (["readme", "--root", "APART", "--readme", "APART/a/eval.csv"], "were never evaluated at the same step"),
+        (["readme", "--root", "ONE", "--readme", "nowhere.md"], "--readme must be a file, not nowhere.md"),
         (["policy", "ONE"], "no agent_<step>.pt"),
         (["policy", "AGENT"], "no agent file"),
     ],
@@ -167,7 +206,12 @@ def test_one_clear_line_for_bad_input(tmp_path, arguments, message):
     write_run(tmp_path / "UNEVALUATED" / "a", [])
     (write_run(tmp_path / "BROKEN" / "a", [1.0]) / "config.json").unlink()
     write_run(tmp_path / "ONE" / "a", [1.0])
+    half = write_run(tmp_path / "HALF" / "a", [1.0, 2.0, 3.0]) / "eval.csv"
+    half.write_text(half.read_text() + "400")
+    write_run(tmp_path / "APART" / "a", [1.0])
+    write_run(tmp_path / "APART" / "b", [1.0], algorithm="sac_nf", every=15_000)
     (tmp_path / "AGENT").mkdir()
+    (tmp_path / "AGENT" / "agent_best.pt").touch()
     (tmp_path / "AGENT" / "agent_10.pt").write_bytes(b"not a file of torch.save")
     command = [sys.executable, str(ROOT / "plot.py"), *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
@@ -212,7 +256,8 @@ def test_readme_and_pictures_are_not_stale(tmp_path):
         plot.save(figure, tmp_path / name)
         committed, drawn = plt.imread(ROOT / "results" / name), plt.imread(tmp_path / name)
         assert committed.shape == drawn.shape, "run: python plot.py readme"
-        assert np.abs(committed - drawn).mean() < 1e-3, "run: python plot.py readme"
+        changed = np.abs(committed - drawn).max(-1) > 0.1  # one evaluation moved by half changes some 3,000 pixels
+        assert changed.sum() < 200, "run: python plot.py readme"
 
 
 def test_results_hold_runs_and_pictures_only():
