@@ -560,6 +560,8 @@ def open_run(args: Args, parts: dict) -> tuple[Path, dict]:
         names = "torch", "gymnasium", "mujoco", "pybullet", "pybullet_envs_gymnasium", "numpy"
         config["versions"] = {d.name: d.version for d in importlib.metadata.distributions() if d.name in names}
         config["versions"]["python"] = sys.version.split()[0]
+        cpuinfo = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+        config["processor"] = next((line.split(": ")[-1] for line in cpuinfo if line.startswith("model name")), None)
         git = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=40"]
         commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
         config |= {"commit": commit or None, "command": shlex.join(sys.argv)}

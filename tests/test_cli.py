@@ -41,7 +41,7 @@ def test_rows_of_table_ii_by_their_flags(flags, tmp_path):
     assert len((run / "eval.csv").read_text().splitlines()) == 3
     stored = json.loads((run / "config.json").read_text())
     assert "--env-id" not in stored["command"] and stored["args"]["env_id"] == "Hopper-v4"
-    assert stored["versions"]["torch"] and stored["args"]["leapfrog_steps"] == 2
+    assert stored["versions"]["torch"] and stored["processor"] and stored["args"]["leapfrog_steps"] == 2
 
 
 def test_quiet_line_by_line_without_a_terminal(script, tmp_path):
