@@ -15,6 +15,7 @@ Paper -> this file
 
 Departures from the paper
     Actions are in (-1, 1)^A everywhere but in the call to the environment        make_env
+    Not said there: how the spread is bounded; here (-5, 2) for its logarithm     GaussianPolicy.forward
     alpha stays at Table I's value; the paper also speaks of tuning: --autotune   temperature_loss
 
 Shapes in comments: B batch, O observation, A action.
@@ -72,7 +73,7 @@ class Args:
     batch_size: int = 256
     """transitions per update (m in Table I)"""
     learning_starts: int = 5_000
-    """steps with uniformly random actions before the first update"""
+    """steps with uniformly random actions before the first update; the paper speaks of none"""
     policy_lr: float = 3e-4
     """Adam step size of the policy"""
     q_lr: float = 3e-4
@@ -173,7 +174,7 @@ def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
     mujoco.set_mju_user_warning(lambda text: None if "deprecated" in text else print(text, file=sys.stderr))
     try:
         if "BulletEnv" in env_id:
-            import pybullet_envs_gymnasium  # noqa: F401  (registers the ids; slow, so only when asked for)
+            import pybullet_envs_gymnasium  # noqa: F401  (registers the paper's tasks of Roboschool by these ids; slow)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # -v4 is meant: the nearest to the paper's -v2
             env = gym.make(env_id, disable_env_checker=True, **options)
@@ -341,7 +342,8 @@ class GaussianPolicy(nn.Module):
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of u, (B, A) each."""
         x = self.body(obs)  # (B, 256)
-        log_std = -5.0 + 3.5 * (torch.tanh(self.log_std(x)) + 1.0)  # squashed into (-5, 2), where gradients still pass
+        # Squashed into (-5, 2), where gradients still pass; the paper does not say how it keeps the spread in bounds.
+        log_std = -5.0 + 3.5 * (torch.tanh(self.log_std(x)) + 1.0)
         return self.mean(x), log_std
 
     def sample_gaussian(self, obs: Tensor) -> tuple[Tensor, Tensor]:

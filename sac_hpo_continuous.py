@@ -25,14 +25,17 @@ Paper -> this file
 Departures from the paper
     Actions are in (-1, 1)^A everywhere but in the call to the environment        make_env
     The leapfrog moves u where a = tanh(u), not a, which would leave (-1, 1)      HamiltonianPolicy
+    Table I's epsilon and spreads of rho are taken in units of u                  HamiltonianPolicy
     Eq. (9)'s potential takes the change of variables from a to u into account    HamiltonianPolicy.force_at
     Eq. (13)'s g is the gradient in a, and drives u                               HamiltonianPolicy.force_at
+    Not said there: T_h and sigma_h see the state; T_h is unbounded               HamiltonianPolicy
     Two target critics, the smaller of them counts, in forces and in Eq. (12)     HamiltonianPolicy.force_at
     Table II's "Gaussian Policy" is the base policy, one hidden layer, not SAC's  HamiltonianPolicy.evolve
     A control of our own beside Eqs. (9) and (13): "drift", no force at all       HamiltonianPolicy.force_at
     Not said there: evaluation is without noise, by the operator of --explore     HamiltonianPolicy.act
     Not said there: the soft target takes the training chain, no terms of rho     HamiltonianPolicy.sample
     In updates, Q and its gradient in a are rounded to bfloat16 where it is fast  HamiltonianPolicy.value_at
+    Not said there: how the spread is bounded; here (-5, 2) for its logarithm     GaussianPolicy.forward
     alpha stays at Table I's value; the paper also speaks of tuning: --autotune   temperature_loss
 
 Shapes in comments: B batch, O observation, A action, K leapfrog steps.
@@ -90,7 +93,7 @@ class Args:
     batch_size: int = 256
     """transitions per update (m in Table I)"""
     learning_starts: int = 5_000
-    """steps with uniformly random actions before the first update"""
+    """steps with uniformly random actions before the first update; the paper speaks of none"""
     policy_lr: float = 3e-4
     """Adam step size of the policy"""
     q_lr: float = 3e-4
@@ -219,7 +222,7 @@ def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
     mujoco.set_mju_user_warning(lambda text: None if "deprecated" in text else print(text, file=sys.stderr))
     try:
         if "BulletEnv" in env_id:
-            import pybullet_envs_gymnasium  # noqa: F401  (registers the ids; slow, so only when asked for)
+            import pybullet_envs_gymnasium  # noqa: F401  (registers the paper's tasks of Roboschool by these ids; slow)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # -v4 is meant: the nearest to the paper's -v2
             env = gym.make(env_id, disable_env_checker=True, **options)
@@ -394,7 +397,8 @@ class GaussianPolicy(nn.Module):
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of u, (B, A) each."""
         x = self.body(obs)  # (B, 256)
-        log_std = -5.0 + 3.5 * (torch.tanh(self.log_std(x)) + 1.0)  # squashed into (-5, 2), where gradients still pass
+        # Squashed into (-5, 2), where gradients still pass; the paper does not say how it keeps the spread in bounds.
+        log_std = -5.0 + 3.5 * (torch.tanh(self.log_std(x)) + 1.0)
         return self.mean(x), log_std
 
     def sample_gaussian(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -437,11 +441,13 @@ class HamiltonianPolicy(GaussianPolicy):
 
     Departure: the paper evolves a itself and does not say what happens outside (-1, 1). u may go anywhere, and
     log q(a_K, rho_K|s) = log N(u_0) + log N(rho_0) - sum log(1 - a_K^2) is exact, as only the tanh changes volume.
+    Table I's epsilon and spreads of the momentum, meant for a, are those of u: noise and force shrink by 1 - a^2 in a.
     What stands for SAC's log pi is this without log N(rho_0): the density of a_K alone has no closed form.
     """
 
     def __init__(self, obs_dim: int, action_dim: int, args: Args):
         super().__init__(obs_dim, action_dim, hidden_layers=1)
+        # The paper calls the state optional and leaves open how T_h ends, here without bound, and all first weights.
         inputs, hidden = 2 * action_dim + (obs_dim if args.leapfrog_state else 0), args.leapfrog_hidden
         self.hidden = nn.Linear(inputs, 2 * hidden)  # the ELU layers of T_h and of sigma_h, side by side
         self.transform, self.gate = nn.Linear(hidden, action_dim), nn.Linear(hidden, action_dim)
@@ -563,8 +569,8 @@ def q_loss(q1: Tensor, q2: Tensor, target: Tensor) -> tuple[Tensor, Logs]:
 def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: float) -> tuple[Tensor, Logs]:
     """Minus Eq. (12): alpha log_prob + (alpha beta_0 / 2) rho_K^T rho_K - Q(s, a_K), beta_0 = 1 / momentum_std^2.
 
-    log_prob is Eq. (12)'s log pi(a_0|s) plus the change of volume by tanh. If no momentum is drawn (Fig. 6), beta_0
-    would be infinite: there is no penalty on rho_K then.
+    log_prob = log N(u_0) - sum log(1 - a_K^2) stands for Eq. (12)'s log pi(a_0|s). If no momentum is drawn (Fig. 6),
+    beta_0 would be infinite: there is no penalty on rho_K then.
     """
     if momentum_std > 0.0:
         penalty = 0.5 * (rho / momentum_std).square().sum(-1)  # (B,)
