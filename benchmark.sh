@@ -15,18 +15,18 @@
 #                                                  --sb3: beside Stable-Baselines3, for which it makes .venv-sb3
 #
 #   --seeds N              seeds 1 to N (5)
-#   --envs "A B"           other tasks than the paper's
+#   --envs "A B"           other tasks than the paper's; for safe HalfCheetah and Ant only, others need --cost
 #   --total-timesteps N    steps of each run (1000000)
 #   --workers N            runs at a time (one per core)
 #   --runs DIR             where runs are kept (runs/benchmark): DIR/<task>/<algorithm>/seed_<n>/
 #   --dry-run              prints the commands and runs nothing
 #   --slurm [OPTION...]    submits one job array instead; everything after it goes to sbatch
 #
-# Started again, it skips what is finished, resumes what was interrupted and leaves alone what runs already. Runs of one label are shared between
-# experiments (sensitivity gives each value a label, Table I's too). A run that fails does not stop the others; the end
-# names it and its log.
+# Started again, it skips what is finished, resumes what was interrupted and leaves alone what runs already. Runs of
+# one label are shared between experiments (sensitivity gives each value a label, Table I's too). A run that fails does
+# not stop the others; the end names it and its log.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) # commands are relative to it: config.json keeps them
+here=$(dirname "$(realpath "${BASH_SOURCE[0]}")") # commands are relative to it: config.json keeps them
 called_from=$PWD
 cd "$here"
 export OMP_NUM_THREADS=1
@@ -36,11 +36,27 @@ stop() { # message: one line on stderr, exit status 2
     exit 2
 }
 
-python=${PYTHON:-.venv/bin/python}
+say() { # message: if nobody listens any more, because a terminal was closed, the runs go on
+    echo "$1" || true
+}
+
+case ${1:-} in
+"" | -h | --help)
+    sed -n '2,/^set -e/{/^set -e/!s/^# \{0,1\}//p}' benchmark.sh
+    exit 0
+    ;;
+esac
+
+python=.venv/bin/python
 if [ -n "${PYTHON:-}" ]; then
+    python=$PYTHON
+    [[ $python != */* ]] || python=$(cd "$called_from" && realpath -s "$python")
     command -v "$python" >/dev/null || stop "PYTHON must be a program, not '$PYTHON'"
+    export PYTHON=$python
 elif [ ! -x "$python" ]; then
-    python=$(command -v python3) || stop "no Python: make .venv as the README says, or set PYTHON"
+    has_torch='from importlib.util import find_spec; raise SystemExit(find_spec("torch") is None)'
+    { python=$(command -v python3) && "$python" -c "$has_torch"; } ||
+        stop "no Python with PyTorch: make .venv as the README says, or set PYTHON"
 fi
 
 # ---------------------------------------------------------------------------------------------------------- one run
@@ -56,6 +72,10 @@ last_agent() { # run
     echo "$last"
 }
 
+last_row() { # CSV file: the step of its last evaluation, 0 if there is none
+    { [ -e "$1" ] && tail -n 1 "$1" | cut -d, -f1 | grep -E '^[0-9]+$'; } || echo 0
+}
+
 steps_of() { # run
     sed -n 's/.*"total_timesteps": \([0-9]*\).*/\1/p' "$1/config.json"
 }
@@ -63,10 +83,11 @@ steps_of() { # run
 # The command for a run's folder, in the array `command`; empty if the run is finished.
 command_for() { # folder steps script [argument...]
     local folder=$1 steps=$2 script=$3 run stored
-    run=$(find "$folder" -mindepth 2 -maxdepth 2 -name config.json -printf '%h\n' 2>/dev/null | sort | tail -n 1) || true
+    run=$(find -H "$folder" -mindepth 2 -maxdepth 2 -name config.json -printf '%h\n' 2>/dev/null | sort | tail -n 1) || true
     command=("$python" "$script.py" "${@:4}" --total-timesteps "$steps" --runs-dir "$folder")
     [ -n "$run" ] || return 0
-    if [ "$(last_agent "$run")" -ge "$steps" ]; then
+    # Both: a run that was made longer and interrupted has the agent of its first end, and rows up to its checkpoint.
+    if [ "$(last_agent "$run")" -ge "$steps" ] && [ "$(last_row "$run/eval.csv")" -ge "$steps" ]; then
         command=()
         return 0
     fi
@@ -79,22 +100,30 @@ if [ "${1:-}" = _run ]; then # one line of the list below; an exit status that l
     name=${words[0]}
     mkdir -p "$name"
     exec 9>"$name/lock" # the run inherits it: locked for as long as anything may write here
-    flock -w 5 9 || { echo "left alone, it runs already: $name" >&2 && exit 0; }
+    locked=0
+    flock -E 75 -w 5 9 2>>"$name/log.txt" || locked=$?
+    if [ $locked = 75 ]; then
+        say "left alone, it runs already: $name" >&2
+        exit 0
+    elif [ $locked != 0 ]; then
+        echo "flock cannot lock $name/lock: on this file system two calls might run one run twice" >>"$name/log.txt"
+        echo $locked >"$name/failed"
+        exit 1
+    fi
+    rm -f "$name/failed"
     command_for "${words[@]}"
     if [ ${#command[@]} = 0 ]; then
-        rm -f "$name/failed"
-        echo "finished before: $name"
+        say "finished before: $name"
         exit 0
     fi
-    echo "started: $name"
+    say "started: $name"
     status=0
     "${command[@]}" >>"$name/log.txt" 2>&1 || status=$?
     if [ $status = 0 ]; then
-        rm -f "$name/failed"
-        echo "finished: $name"
+        say "finished: $name"
     else
         echo $status >"$name/failed"
-        echo "failed with exit status $status: $name" >&2
+        say "failed with exit status $status: $name" >&2
         exit 1
     fi
     exit 0
@@ -102,44 +131,43 @@ fi
 
 # ------------------------------------------------------------------------------------------------------- experiments
 
-case ${1:-} in
-"" | -h | --help)
-    sed -n '2,/^set -e/{/^set -e/!s/^# \{0,1\}//p}' "$here/${BASH_SOURCE[0]##*/}"
-    exit 0
-    ;;
-esac
-
 experiment=$1
 shift
 
 if [ "$experiment" = speed ]; then
-    words=()
+    words=() sb3=""
     while [ $# -gt 0 ]; do
         case $1 in
         --rounds)
             [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || stop "--rounds must be a whole number, 1 or more, not '${2:-}'"
             words+=("$1" "$2") && shift 2
             ;;
-        --sb3)
-            [ -x .venv-sb3/bin/python ] || "$python" -m venv .venv-sb3
-            grep -E '^(torch|numpy|gymnasium|mujoco)' requirements.txt >.venv-sb3/requirements.txt
-            .venv-sb3/bin/pip install --quiet stable-baselines3==2.9.2 -r .venv-sb3/requirements.txt
-            touch .venv-sb3/complete && shift
-            ;;
+        --sb3) sb3=yes && shift ;;
         *) stop "speed knows --rounds and --sb3, not $1" ;;
         esac
     done
+    if [ -n "$sb3" ]; then
+        [ -x .venv-sb3/bin/python ] || "$python" -m venv .venv-sb3
+        grep -E '^(torch|numpy|gymnasium|mujoco)' requirements.txt >.venv-sb3/requirements.txt
+        .venv-sb3/bin/pip install --quiet stable-baselines3==2.9.2 -r .venv-sb3/requirements.txt
+        touch .venv-sb3/complete
+    fi
     [ ! -e .venv-sb3/complete ] || words+=(--sb3-python .venv-sb3/bin/python)
     exec "$python" tests/speed.py "${words[@]}"
 fi
 
 seeds=5 envs="" steps=1000000 runs=$here/runs/benchmark workers=$(env -u OMP_NUM_THREADS nproc) dry_run="" slurm=""
 while [ $# -gt 0 ]; do
+    case $experiment:$1 in
+    collect:--runs | collect:--dry-run) ;;
+    collect:*) stop "collect knows --runs and --dry-run, not $1" ;;
+    quick:--seeds | quick:--total-timesteps) stop "quick has its own $1" ;;
+    esac
     case $1 in
     --seeds | --total-timesteps | --workers)
-        [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || stop "$1 must be a whole number, 1 or more, not '${2:-}'"
+        [[ ${2:-} =~ ^[1-9][0-9]{0,8}$ ]] || stop "$1 must be a whole number from 1 to 999999999, not '${2:-}'"
         ;;&
-    --envs | --runs) [[ ${2:-} = *[![:space:]]* ]] || stop "$1 needs a value" ;;&
+    --envs | --runs) [[ ${2:-} = *[![:space:]]* && $2 != -* ]] || stop "$1 needs a value" ;;&
     --seeds) seeds=$2 && shift 2 ;;
     --total-timesteps) steps=$2 && shift 2 ;;
     --workers) workers=$2 && shift 2 ;;
@@ -152,16 +180,12 @@ while [ $# -gt 0 ]; do
 done
 sbatch_options=("$@")
 runs=$(cd "$called_from" && realpath -m --relative-to="$here" "$runs")
-[[ $runs != *[[:space:]]* ]] || stop "--runs must not have spaces in it, seen from $here: '$runs'"
-
-last_row() { # CSV file: the step of its last evaluation
-    [ -e "$1" ] && tail -n 1 "$1" | cut -d, -f1 || echo 0
-}
+[[ $runs != *[[:space:]\'\"\\]* ]] || stop "--runs must not have spaces or quotes in it, seen from $here: '$runs'"
 
 if [ "$experiment" = collect ]; then
     found=""
     for csv in "$runs"/*/*/seed_*/*/eval.csv; do
-        [ -e "$csv" ] || continue # no runs at all
+        [ -e "${csv%/*}/config.json" ] || continue # no runs at all, or not one of ours
         [ "$(last_agent "${csv%/*}")" -ge "$(steps_of "${csv%/*}")" ] || continue
         to=${csv#"$runs"/} && to=results/${to%/*/eval.csv} && found=yes
         if [ "$(last_row "$to/eval.csv")" -gt "$(last_row "$csv")" ]; then
@@ -177,9 +201,10 @@ fi
 
 jobs=()
 job() { # algorithm's label, script, its arguments: a run for each task
-    local env
-    for env in $envs; do
-        jobs+=("$runs/$env/$1/seed_$seed $steps $2 --env-id $env --seed $seed ${*:3}")
+    local env tasks
+    read -ra tasks <<<"${envs//$'\n'/ }"
+    for env in "${tasks[@]}"; do
+        jobs+=("$runs/${env//[\/:]/-}/$1/seed_$seed $steps $2 --env-id $env --seed $seed ${*:3}")
     done
 }
 
@@ -232,7 +257,7 @@ plan() { # every run of the experiment for one seed
         job sac-tianshou sac_baseline --policy-lr 0.001 --q-lr 0.001 --learning-starts 10000
         ;;
     quick)
-        envs=${envs:-HalfCheetah-v4} steps=1500 runs=$runs-quick
+        envs=${envs:-HalfCheetah-v4} steps=1500 runs=$runs-quick/$(date +%Y%m%d-%H%M%S) # nothing is finished before
         for script in sac_baseline sac_nf sac_hpo_continuous sac_lagrangian sac_hpo_safe; do
             job $script $script --learning-starts 500 --eval-episodes 1
         done
@@ -257,7 +282,7 @@ if [ -n "$dry_run" ]; then
 fi
 
 [ -z "$slurm" ] || command -v sbatch >/dev/null || stop "--slurm needs sbatch, which is not here"
-mkdir -p "$runs" || stop "--runs $runs cannot be made"
+mkdir -p "$runs" 2>/dev/null || stop "--runs $runs cannot be made"
 list=$(mktemp "$runs/$experiment.XXXXXX.jobs")
 printf '%s\n' "${jobs[@]}" >"$list"
 
@@ -268,22 +293,21 @@ if [ -n "$slurm" ]; then # a job that Slurm kills and requeues resumes its run
     exit 0
 fi
 
-set -m # a process group of their own: Ctrl-C ends these runs and nothing else
-xargs -a "$list" -d '\n' -n 1 -P "$workers" ./benchmark.sh _run &
-group=$!
-set +m
 # shellcheck disable=SC2317  # the trap calls it
 interrupted() { # by Ctrl-C, by kill, by a terminal that was closed
     trap "" INT TERM HUP
-    kill -TERM -- "-$group" 2>/dev/null
-    wait
+    [ -z "${!:-}" ] || kill -TERM -- "-$!" 2>/dev/null || true # not started yet, or just ended
+    wait || true
     rm -f "$list"
-    echo "benchmark.sh: interrupted; the same command goes on" >&2
+    say "benchmark.sh: interrupted; the same command goes on" >&2
     exit 130
 }
 trap interrupted INT TERM HUP
+set -m # a process group of their own: Ctrl-C ends these runs and nothing else
+xargs -a "$list" -d '\n' -n 1 -P "$workers" ./benchmark.sh _run &
+set +m
 status=0
-wait "$group" || status=1
+wait "$!" || status=1
 rm -f "$list"
 for line in "${jobs[@]}"; do
     folder=${line%% *}

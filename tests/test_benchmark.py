@@ -12,6 +12,7 @@ from conftest import ROOT, SCRIPTS
 STAND_IN = """#!/usr/bin/env bash
 # Called as: python SCRIPT.py --env-id E ... --total-timesteps N --runs-dir D
 # or as:     python SCRIPT.py --resume R --total-timesteps N
+[ "$OMP_NUM_THREADS" = 1 ] || exit 9
 echo "$*" >> "$CALLS"
 while [ $# -gt 0 ]; do
     case $1 in
@@ -64,39 +65,67 @@ def test_dry_run_prints_the_commands_and_runs_nothing(bench):
     lines = ended.stdout.splitlines()
     assert ended.returncode == 0 and len(lines) == len(set(lines)) == 3 * 8 * 5
     assert "--seed 1 " in lines[0] and "--seed 5 " in lines[-1]
-    ended = bench("ablation", "--seeds", "1", "--envs", "Ant-v4", "--total-timesteps", "50000", "--dry-run")
-    flags = [
-        line.split("--seed 1")[1].split("--total-timesteps 50000")[0].strip() for line in ended.stdout.splitlines()
-    ]
-    assert flags == [
-        "",
-        "",
-        "--explore conventional --train conventional",
-        "--explore conventional --train gaussian",
-        "--explore gaussian --train proposed",
-        "--explore drift --train drift",
-    ]
     assert not bench.calls() and not bench.runs.exists()
 
 
-@pytest.mark.parametrize(
-    "experiment, runs",
-    [("safe", 4), ("sensitivity", 27), ("momentum", 6), ("choices", 5), ("published", 2), ("quick", 5)],
-)
-def test_every_printed_command_is_understood_by_its_script(bench, experiment, runs):
+HPO, TINY = "sac_hpo_continuous", "--learning-starts 500 --eval-episodes 1"
+PLANS = {  # experiment -> label -> script and its flags
+    "continuous": {name: f"{name} " for name in SCRIPTS[:3]},
+    "safe": {name: f"{name} " for name in SCRIPTS[3:]},
+    "ablation": {
+        "sac_baseline": "sac_baseline ",
+        "sac_hpo_continuous": f"{HPO} ",
+        "baseline-1": f"{HPO} --explore conventional --train conventional",
+        "baseline-2": f"{HPO} --explore conventional --train gaussian",
+        "baseline-3": f"{HPO} --explore gaussian --train proposed",
+        "drift": f"{HPO} --explore drift --train drift",
+    },
+    "sensitivity": {f"leapfrog-steps-{k}": f"{HPO} --leapfrog-steps {k}" for k in (1, 2, 3)}
+    | {f"momentum-std-explore-{std}": f"{HPO} --momentum-std-explore {std}" for std in (0.5, 1.0, 1.5)}
+    | {f"momentum-std-train-{std}": f"{HPO} --momentum-std-train {std}" for std in (0.01, 0.1, 0.2)},
+    "momentum": {
+        "sac_hpo_continuous": f"{HPO} ",
+        "no-momentum": f"{HPO} --momentum-std-train 0 --momentum-std-explore 0",
+    },
+    "choices": {
+        "sac_baseline": "sac_baseline ",
+        "sac_hpo_continuous": f"{HPO} ",
+        "autotune": f"{HPO} --autotune",
+        "float32": f"{HPO} --bfloat16-force False",
+        "spreads-exchanged": f"{HPO} --momentum-std-train 0.5 --momentum-std-explore 1",
+    },
+    "published": {
+        "sac_baseline": "sac_baseline ",
+        "sac-tianshou": "sac_baseline --policy-lr 0.001 --q-lr 0.001 --learning-starts 10000",
+    },
+    "quick": {name: f"{name} {TINY}" for name in SCRIPTS},
+}
+TASKS = {"continuous": 8, "safe": 2, "ablation": 2, "sensitivity": 3, "momentum": 3}  # one of each other
+
+
+@pytest.mark.parametrize("experiment", PLANS)
+def test_every_experiment_is_the_papers_and_its_commands_are_understood(bench, experiment):
     """Parsed by the script itself; nothing is trained."""
     import importlib
     import shlex
 
     import tyro
 
-    lines = bench(experiment, "--seeds", "1", "--dry-run").stdout.splitlines()
-    assert len(lines) == runs
+    seeds = [] if experiment == "quick" else ["--seeds", "1"]
+    lines = bench(experiment, *seeds, "--dry-run").stdout.splitlines()
+    plan, tasks = PLANS[experiment], set()
+    assert len(lines) == len(plan) * TASKS.get(experiment, 1)
     for line in lines:
         _, script, *flags = shlex.split(line)
+        task, label, seed = flags[-1].split("/")[-3:]
+        end = flags.index("--total-timesteps")
+        assert flags[:4] == ["--env-id", task, "--seed", "1"] and seed == "seed_1"
+        assert f"{script.removesuffix('.py')} {' '.join(flags[4:end])}" == plan[label]
+        tasks.add((task, label))
         module = importlib.import_module(script.removesuffix(".py"))
         assert module.ALGORITHM in SCRIPTS
         module.resolve(tyro.cli(module.Args, args=flags))
+    assert len(tasks) == len(lines)
 
 
 def test_finished_is_skipped_and_longer_runs_go_on(bench):
@@ -110,6 +139,51 @@ def test_finished_is_skipped_and_longer_runs_go_on(bench):
     assert [("--resume" in call, "--total-timesteps 300" in call) for call in bench.calls()[2:]] == [(True, True)] * 2
     assert (bench.runs / "A-v0" / "no-momentum" / "seed_1" / "a__run" / "agent_300.pt").exists()
     assert not list(bench.runs.glob("*.jobs"))
+
+
+def test_a_finished_run_that_was_made_longer_and_interrupted_is_not_finished(bench):
+    """It has the agent of its first end, but a resume cut eval.csv at the last checkpoint."""
+    words = "momentum", "--seeds", "1", "--envs", "A-v0", "--total-timesteps", "100"
+    bench(*words)
+    (table,) = bench.runs.glob("A-v0/no-momentum/seed_1/*/eval.csv")
+    for text in "global_step,return_mean\n90,1.0\n", "global_step,return_mean\n", "":
+        table.write_text(text)
+        assert bench(*words).returncode == 0 and table.read_text().endswith("100,1.0\n")
+    assert sum("--resume" in call for call in bench.calls()) == 3
+
+
+def test_workers(bench):
+    """As many at a time as asked for, one here and three there."""
+    for count in 1, 3:
+        words = "continuous", "--seeds", "1", "--envs", f"Slow{count}-v0", "--total-timesteps", "100"
+        started = bench(*words, "--workers", str(count), start=True)
+        for _ in range(100):
+            if len(list(bench.runs.glob(f"Slow{count}-v0/*/*/*/running"))) == count:
+                break
+            time.sleep(0.1)
+        time.sleep(0.5)
+        assert len(list(bench.runs.glob(f"Slow{count}-v0/*/*/*/running"))) == count
+        started.terminate()
+        started.communicate(timeout=20)
+
+
+@pytest.mark.parametrize("kind", ["full", "locked"])
+def test_a_run_that_cannot_say_or_lock_anything(bench, tmp_path, monkeypatch, kind):
+    """Where nobody listens any more, every run is made; where no lock can be had, none is, and that is reported."""
+    words = [str(ROOT / "benchmark.sh"), "momentum", "--seeds", "1", "--envs", "A-v0", "--total-timesteps", "100"]
+    words += ["--runs", str(bench.runs)]
+    if kind == "full":
+        with open("/dev/full", "w") as full:
+            assert subprocess.run(words, stdout=full, stderr=full).returncode == 0
+        assert len(bench.calls()) == 2
+    else:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "flock").write_text("#!/bin/sh\nexit 65\n")
+        (tmp_path / "bin" / "flock").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+        ended = subprocess.run(words, capture_output=True, text=True)
+        assert ended.returncode == 1 and ended.stderr.count("flock cannot lock") == 2
+        assert not bench.calls()
 
 
 def test_an_experiment_uses_the_runs_of_another(bench):
@@ -131,6 +205,9 @@ def test_a_failure_is_forgotten_once_the_run_is_finished(bench):
     bench(*words)
     (bench.runs / "A-v0" / "no-momentum" / "seed_1" / "failed").write_text("1\n")
     ended = bench(*words)
+    assert ended.returncode == 0 and not ended.stderr
+    (bench.runs / "A-v0" / "no-momentum" / "seed_1" / "failed").write_text("1\n")
+    ended = bench(*words[:-1], "200")
     assert ended.returncode == 0 and not ended.stderr
 
 
@@ -209,18 +286,52 @@ def test_folders_with_spaces_and_relative_calls(bench, tmp_path):
     ended = subprocess.run(
         [str(ROOT / "benchmark.sh"), *words, "--runs", "x"], cwd=copy, capture_output=True, text=True
     )
-    assert ended.returncode == 2 and "--runs must not have spaces" in ended.stderr
+    assert ended.returncode == 2 and "--runs must not have spaces or quotes" in ended.stderr
+
+
+def test_another_name_for_it_and_a_python_beside_the_caller(bench, tmp_path, monkeypatch):
+    """Called through a symbolic link, with PYTHON and --runs seen from where it is called."""
+    (tmp_path / "copy").mkdir()
+    shutil.copy(ROOT / "benchmark.sh", tmp_path / "copy")
+    (tmp_path / "bm").symlink_to(tmp_path / "copy" / "benchmark.sh")
+    monkeypatch.setenv("PYTHON", "./python")
+    words = ["./bm", "momentum", "--seeds", "1", "--envs", "ns/A-v0", "--total-timesteps", "100", "--runs", "here"]
+    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0 and len(bench.calls()) == 2, ended.stderr
+    assert (tmp_path / "here" / "ns-A-v0" / "no-momentum" / "seed_1" / "a__run" / "agent_100.pt").exists()
+    assert "--env-id ns/A-v0" in bench.calls()[0]
+
+
+def test_no_python_with_torch(tmp_path, monkeypatch):
+    """One line, and not a failure of every run."""
+    shutil.copy(ROOT / "benchmark.sh", tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin" / "python3").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.delenv("PYTHON", raising=False)
+    ended = subprocess.run([str(tmp_path / "benchmark.sh"), "quick"], capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1 and "no Python with PyTorch" in ended.stderr
+    assert subprocess.run([str(tmp_path / "benchmark.sh"), "--help"], capture_output=True).returncode == 0
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
         (["continous"], "no experiment 'continous'"),
-        (["continuous", "--seeds", "0"], "--seeds must be a whole number, 1 or more, not '0'"),
-        (["continuous", "--workers"], "--workers must be a whole number, 1 or more"),
+        (["continuous", "--seeds", "0"], "--seeds must be a whole number from 1 to 999999999, not '0'"),
+        (["continuous", "--workers"], "--workers must be a whole number from 1 to"),
+        (["continuous", "--workers", "99999999999999999999"], "--workers must be a whole number from 1 to"),
         (["continuous", "--sedes", "3"], "unknown option --sedes"),
         (["continuous", "--envs"], "--envs needs a value"),
         (["continuous", "--envs", "  "], "--envs needs a value"),
+        (["continuous", "--envs", "--dry-run"], "--envs needs a value"),
+        (["continuous", "--runs", "a'b"], "--runs must not have spaces or quotes"),
+        (["continuous", "--runs", "benchmark.sh"], "--runs benchmark.sh cannot be made"),
+        (["quick", "--seeds", "3"], "quick has its own --seeds"),
+        (["collect", "--envs", "A-v0"], "collect knows --runs and --dry-run, not --envs"),
+        (["speed", "--sb3", "--typo"], "speed knows --rounds and --sb3, not --typo"),
         (["continuous"], "PYTHON must be a program, not 'nowhere'"),
         (["collect", "--runs", "nowhere"], "no finished runs under --runs nowhere"),
         pytest.param(
@@ -230,11 +341,14 @@ def test_folders_with_spaces_and_relative_calls(bench, tmp_path):
         ),
     ],
 )
-def test_one_clear_line_for_bad_input(bench, words, message, monkeypatch):
+def test_one_clear_line_for_bad_input(bench, words, message, monkeypatch, tmp_path):
     if "PYTHON" in message:
         monkeypatch.setenv("PYTHON", "nowhere")
-    ended = bench(*words, start="bare")
-    assert ended.returncode == 2
+    copy = tmp_path / "copy"  # with no runs in it that a regression could overwrite
+    copy.mkdir()
+    shutil.copy(ROOT / "benchmark.sh", copy)
+    ended = subprocess.run(["./benchmark.sh", *words], cwd=copy, capture_output=True, text=True)
+    assert ended.returncode == 2 and [path.name for path in copy.iterdir()] == ["benchmark.sh"]
     assert ended.stderr.startswith("benchmark.sh: ") and ended.stderr.count("\n") == 1
     assert message in ended.stderr
     assert not bench.calls()
