@@ -1,4 +1,4 @@
-"""Pictures and tables from finished runs: the paper's Figs. 2 to 7, final scores, the README's generated part.
+"""Pictures and tables from runs, finished or not: the paper's Figs. 2 to 7, final scores, the README's generated part.
 
     python plot.py curves --figure continuous           # learning curves as in Fig. 2, from results/
     python plot.py table --root runs                    # final scores of your own runs

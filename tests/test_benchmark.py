@@ -162,9 +162,10 @@ def test_workers(bench):
                 break
             time.sleep(0.1)
         time.sleep(0.5)
-        assert len(list(bench.runs.glob(f"Slow{count}-v0/*/*/*/running"))) == count
+        running = len(list(bench.runs.glob(f"Slow{count}-v0/*/*/*/running")))
         started.terminate()
         started.communicate(timeout=20)
+        assert running == count
 
 
 @pytest.mark.parametrize("kind", ["full", "locked"])
