@@ -10,8 +10,10 @@ is the folder above seed_<n> in the layout of benchmark.sh (<task>/<label>/seed_
 """
 
 import csv
+import glob
 import importlib
 import json
+import os
 import re
 import sys
 from collections import defaultdict
@@ -23,6 +25,7 @@ from typing import Annotated, NamedTuple, NoReturn
 import matplotlib
 
 matplotlib.use("Agg")  # files only: no screen is needed
+import matplotlib.colors
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
@@ -72,12 +75,17 @@ FIGURES = {
     ],
     "published": ["sac_baseline", "sac-tianshou"],  # nor this
 }
-OTHERS = (
-    ("#000000", "-"),
-    ("#009E73", "--"),
-    ("#CC79A7", "-."),
-    ("#56B4E9", ":"),
-)  # for labels that are not in the table
+# For labels that are not in the table, and for those whose style another label of the same figure has already.
+OTHERS = [
+    (color, line)
+    for line in ("-", "--", "-.", ":")
+    for color in ("#000000", "#009E73", "#CC79A7", "#56B4E9", "#0072B2", "#E69F00", "#D55E00")
+]
+# Settings in which runs of one label may differ: they do not change what is learnt, or make a run longer.
+NOT_COMPARED = set(
+    "seed runs_dir total_timesteps torch_threads cuda eval_frequency checkpoint_frequency snapshot_frequency "
+    "capture_video track wandb_project_name wandb_entity resume evaluate".split()
+)
 
 
 def stop(message: str) -> NoReturn:
@@ -109,28 +117,44 @@ Groups = dict[tuple[str, str], list[Run]]  # (task, label) -> its runs, by seed
 def read_runs(root: Path) -> Groups:
     """All runs under a folder that have been evaluated at least once; exits with status 2 if there is none."""
     groups, empty = defaultdict(dict), 0
-    for path in sorted(root.rglob("eval.csv")):
+    root = root.absolute()  # a label may be the name of a folder above it
+    for name in sorted(glob.glob("**/eval.csv", root_dir=root, recursive=True)):  # follows links to other disks
+        path = root / name
         folder = path.parent
         try:
             config = json.loads((folder / "config.json").read_text())
             env_id, seed, label = config["args"]["env_id"], config["args"]["seed"], config["algorithm"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             stop(f"{folder} has an eval.csv without a config.json that can be read beside it ({error!r})")
         for above in (folder, folder.parent):
             label = above.parent.name if re.fullmatch(r"seed_\d+", above.name) else label
-        if path.read_text().count("\n") < 2:
-            empty += 1
-            continue
         try:
+            if path.read_text().count("\n") < 2:
+                empty += 1
+                continue
             table = np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
-        except ValueError as error:
+            needed = ["global_step", "return_mean"]
+            needed += ["j_c_mean", "lambda", "training_cost"] if config["algorithm"] in FIGURES["safe"] else []
+            for column in needed:
+                if not np.isfinite(table[column]).all():
+                    raise ValueError(f"{column} is not a finite number in every row")
+            if (np.diff(table["global_step"]) <= 0).any():
+                raise ValueError("global_step does not rise")
+        except (OSError, ValueError) as error:
             stop(f"{path} is damaged: {error}")
         run, other = Run(env_id, label, seed, table, config, folder), groups[env_id, label].get(seed)
         if other is not None:
-            longer, shorter = sorted([run, other], key=lambda r: -r.table["global_step"][-1])
-            say(f"{shorter.folder} has the task, label and seed of {longer.folder}: the longer one counts")
-            run = longer
+            less, more = sorted([other, run], key=lambda r: r.table["global_step"][-1])  # equal: the later name
+            say(
+                f"{less.folder} has the task, label and seed of {more.folder}: the latter counts, being longer or later"
+            )
+            run = more
         groups[env_id, label][seed] = run
+    for (env_id, label), of_seed in groups.items():
+        settings = [{k: v for k, v in run.config["args"].items() if k not in NOT_COMPARED} for run in of_seed.values()]
+        differ = sorted({k for other in settings for k in settings[0] | other if settings[0].get(k) != other.get(k)})
+        if differ:
+            say(f"{env_id}, {label}: its seeds differ in {', '.join(differ)} as well and are averaged all the same")
     if not groups:
         stop(f"no runs under {root}" + (f" but {empty} that have not been evaluated yet" if empty else ""))
     order = list(LABELS)
@@ -162,6 +186,10 @@ def common_steps(runs: list[Run]) -> np.ndarray:
         stop(f"{runs[0].env_id}, {runs[0].label}: its seeds have no evaluation at the same step")
     if len(ends) > 1:
         say(f"{runs[0].env_id}, {runs[0].label}: seeds end at {sorted(ends)}; all are cut at step {int(steps[-1])}")
+    elif steps.size < max(run.table.size for run in runs):
+        say(
+            f"{runs[0].env_id}, {runs[0].label}: {steps.size} evaluations are at the same step of all seeds; they count"
+        )
     return steps
 
 
@@ -200,10 +228,20 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
     return smoothed
 
 
-def style(label: str) -> tuple:
-    if label in LABELS:
-        return LABELS[label]
-    return label, *OTHERS[sum(map(ord, label)) % len(OTHERS)]
+def name_of(label: str) -> str:
+    return LABELS[label][0] if label in LABELS else label
+
+
+def styles(labels: list[str]) -> dict[str, tuple]:
+    """Label -> colour and line style; no two labels of a figure look the same."""
+    chosen, spare = {}, iter(OTHERS)
+    own = {label: LABELS[label][1:] for label in labels if label in LABELS}
+    for label in labels:
+        look = own.get(label)
+        while look is None or look in chosen.values() or (label not in own and look in own.values()):
+            look = next(spare)
+        chosen[label] = look
+    return chosen
 
 
 # ------------------------------------------------------------------------------------------------------------ curves
@@ -215,47 +253,69 @@ def draw_curves(groups: Groups, window: int, until: int | None = None) -> plt.Fi
     safe = any("j_c_mean" in run.table.dtype.names for runs in groups.values() for run in runs)
     columns = ["return_mean", *(["j_c_mean", "training_cost"] if safe else [])]
     names = {"return_mean": "return", "j_c_mean": "cost J_C", "training_cost": "cost of training so far"}
+    smoothed = f", average of {window}" if window > 1 else ""
     across = len(envs) if safe else min(len(envs), 4)
     down = len(columns) if safe else -(-len(envs) // 4)
-    figure, axes = plt.subplots(down, across, figsize=(1.0 + 3.6 * across, 0.6 + 2.7 * down), squeeze=False)
+    labels = list(dict.fromkeys(label for _, label in groups))
+    looks, many = styles(labels), len(labels) > 3  # the legend of many stands below its panel
+    width, height = (6.0 if across == 1 else 4.2) if many else 3.6, 3.2 + 0.13 * len(labels) if many else 2.7
+    figure, axes = plt.subplots(down, across, figsize=(1.0 + width * across, 0.6 + height * down), squeeze=False)
     for (env_id, label), runs in groups.items():
-        name, color, line = style(label)
+        name, (color, line) = name_of(label), looks[label]
         steps = up_to(until, common_steps(runs), runs)
         for row, column in enumerate(columns):
             if column not in runs[0].table.dtype.names:
                 continue
             place = envs.index(env_id)
             axis = axes[row, place] if safe else axes[place // 4, place % 4]
-            values = values_at(runs, steps, column)
-            values = values if column == "training_cost" else smooth(values, window)
+            raw = values_at(runs, steps, column)
+            values = raw if column == "training_cost" else smooth(raw, window)
             mean, std = values.mean(0), values.std(0, ddof=1) if len(runs) > 1 else None
             axis.plot(steps / 1000.0, mean, color=color, linestyle=line, linewidth=1.8, label=f"{name} (n={len(runs)})")
             if std is not None:
-                axis.fill_between(steps / 1000.0, mean - std, mean + std, color=color, alpha=0.18, linewidth=0)
-            if column == "j_c_mean":
-                axis.axhline(runs[0].config["args"]["cost_limit"], color="#555555", linewidth=0.9)
+                band = {"facecolor": (color, 0.12), "edgecolor": (color, 0.6), "linestyle": line, "linewidth": 0.6}
+                axis.fill_between(steps / 1000.0, mean - std, mean + std, **band)
+            if column != "training_cost" and window > 1:  # an average lags: the table's number is where the dot is
+                axis.plot(steps[-1] / 1000.0, raw[:, -1].mean(), color=color, marker="o", markersize=5, clip_on=False)
+            if column == "j_c_mean" and not any(drawn.get_label() == "limit" for drawn in axis.lines):
+                axis.axhline(runs[0].config["args"]["cost_limit"], color="#555555", linewidth=0.9, label="limit")
             axis.set_title(env_id if row == 0 or not safe else "", fontsize=10)
             axis.set_xlabel("thousand environment steps", fontsize=9)
-            axis.set_ylabel(names[column], fontsize=9)
+            axis.set_ylabel(names[column] + (smoothed if column != "training_cost" else ""), fontsize=9)
             axis.tick_params(labelsize=8)
             axis.grid(alpha=0.25)
     for axis in axes.flat:
         if axis.lines:
-            axis.legend(fontsize=7, frameon=False)
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2} if many else {}
+            axis.legend(fontsize=7, frameon=False, **below)
         else:
             axis.set_visible(False)
     figure.tight_layout()
     return figure
 
 
+def check_ending(path: Path) -> None:
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        stop(f"--out must end in .png, .pdf or .svg, not be {path}")
+
+
 def save(figure: plt.Figure, path: Path) -> None:
-    known = figure.canvas.get_supported_filetypes()
-    if path.suffix.removeprefix(".") not in known:
-        stop(f"--out must end in one of {', '.join(f'.{kind}' for kind in known)}, not be {path}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130, metadata={"Software": None} if path.suffix == ".png" else None)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=130, metadata={"Software": None} if path.suffix == ".png" else None)
+    except OSError as error:
+        stop(f"{path} cannot be written ({error})")
     plt.close(figure)
     print(path)
+
+
+def labels_of(figure: str, labels: tuple[str, ...]) -> list[str]:
+    """Those of a figure, or those given; none means all."""
+    if figure not in ("", *FIGURES):
+        stop(f"--figure must be one of {', '.join(FIGURES)}, not {figure}")
+    if figure and labels:
+        stop("--figure chooses the labels: give either --figure or --labels")
+    return FIGURES.get(figure, list(labels))
 
 
 @dataclass
@@ -278,11 +338,10 @@ class Curves:
     """file to write; its ending chooses the format (png, pdf, svg)"""
 
     def __call__(self) -> None:
-        if self.figure not in ("", *FIGURES):
-            stop(f"--figure must be one of {', '.join(FIGURES)}, not {self.figure}")
+        labels = labels_of(self.figure, self.labels)
+        check_ending(self.out)
         if self.window < 1:
             stop(f"--window must be 1 or more, not {self.window}")
-        labels = FIGURES.get(self.figure, list(self.labels))
         save(draw_curves(pick(read_runs(self.root), labels, list(self.envs)), self.window, self.until), self.out)
 
 
@@ -316,6 +375,10 @@ def final_scores(groups: Groups, step: int | None = None) -> dict[tuple[str, str
 def table_lines(groups: Groups, step: int | None = None) -> list[str]:
     """A Markdown table of the last evaluations: final scores, not best ones."""
     scores = final_scores(groups, step)
+    for env_id in dict.fromkeys(env_id for env_id, _ in scores):
+        ends = sorted({last for key, (last, _, _) in scores.items() if key[0] == env_id})
+        if len(ends) > 1:
+            say(f"{env_id}: scores of steps {ends} do not compare; --step {ends[0]} takes all at the same")
     costs = {key for key, (_, _, runs) in scores.items() if "j_c_mean" in runs[0].table.dtype.names}
     compared = any(label == "sac_baseline" for _, label in scores)
     head = ["task", "algorithm", "step", "n", "return, mean ± std", "inter-quartile mean [95 % interval]"]
@@ -326,7 +389,7 @@ def table_lines(groups: Groups, step: int | None = None) -> list[str]:
         n = len(values)
         spread = f" ± {values.std(ddof=1):,.0f}" if n > 1 else ""
         low_high = "[{:,.0f}, {:,.0f}]".format(*interval(values)) if n > 1 else "(one seed)"
-        row = [env_id, style(label)[0], f"{last:,}", str(n), f"{values.mean():,.0f}{spread}"]
+        row = [env_id, name_of(label), f"{last:,}", str(n), f"{values.mean():,.0f}{spread}"]
         row += [f"{interquartile_mean(values):,.0f} {low_high}"]
         if costs and (env_id, label) not in costs:
             row += ["–"] * 3
@@ -339,6 +402,7 @@ def table_lines(groups: Groups, step: int | None = None) -> list[str]:
         if compared:
             sac = scores.get((env_id, "sac_baseline"))
             beside = sac is not None and label != "sac_baseline" and sac[0] == last and (env_id, label) not in costs
+            beside = beside and min(n, len(sac[1])) > 1  # one seed has no distribution
             row += [f"{probability_of_improvement(values, sac[1]):.2f}" if beside else "–"]
         lines.append("| " + " | ".join(row) + " |")
     return lines
@@ -360,9 +424,7 @@ class Table:
     """take the last evaluation up to this step"""
 
     def __call__(self) -> None:
-        if self.figure not in ("", *FIGURES):
-            stop(f"--figure must be one of {', '.join(FIGURES)}, not {self.figure}")
-        labels = FIGURES.get(self.figure, list(self.labels))
+        labels = labels_of(self.figure, self.labels)
         print("\n".join(table_lines(pick(read_runs(self.root), labels, list(self.envs)), self.step)))
 
 
@@ -381,10 +443,13 @@ def read_agent(path: Path) -> tuple:
     if algorithm != "sac_hpo_continuous":
         stop(f"{path} is an agent of {algorithm}.py; Fig. 7 needs one of sac_hpo_continuous.py")
     script = importlib.import_module(algorithm)
-    args = script.resolve(script.Args(**state["args"]))
-    env = script.make_env(args)
-    agent = script.Agent(env.observation_space.shape[0], env.action_space.shape[0], args, torch.device("cpu"))
-    agent.load_state_dict(state["agent"])
+    try:
+        args = script.resolve(script.Args(**state["args"]))
+        env = script.make_env(args)
+        agent = script.Agent(env.observation_space.shape[0], env.action_space.shape[0], args, torch.device("cpu"))
+        agent.load_state_dict(state["agent"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        stop(f"{path} does not fit this version of {algorithm}.py ({error})")
     env.close()
     return agent, args, script, state["global_step"]
 
@@ -444,17 +509,19 @@ def sample_policy(path: Path, obs: np.ndarray, samples: int, dims: tuple[int, in
 
 
 def draw_policy(panels: list[dict], dims: tuple[int, int]) -> plt.Figure:
-    figure, axes = plt.subplots(1, len(panels), figsize=(1.0 + 4.2 * len(panels), 3.9), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(1.0 + 4.2 * len(panels), 4.2), squeeze=False)
+    pale = matplotlib.colors.LinearSegmentedColormap.from_list("pale", ["#8c8c8c", "#ffffff"])
     for axis, panel in zip(axes[0], panels, strict=True):
-        contour = axis.contourf(panel["axis"], panel["axis"], panel["q"], levels=20, cmap="cividis")
+        contour = axis.contourf(panel["axis"], panel["axis"], panel["q"], levels=20, cmap=pale)
         figure.colorbar(contour, ax=axis, label="Q").ax.tick_params(labelsize=8)
         means = panel["q_of"]["base"].mean(), panel["q_of"]["evolved"].mean()
         names = [f"{name}, mean Q {q:.1f}" for name, q in zip(("base policy", "evolved"), means, strict=True)]
-        axis.scatter(*panel["base"].T, s=5, color="#56B4E9", marker="o", linewidths=0, label=names[0])
-        axis.scatter(*panel["evolved"].T, s=9, color="#D55E00", marker="x", linewidths=0.6, label=names[1])
+        axis.scatter(*panel["base"].T, s=7, color="#0072B2", marker="o", linewidths=0, alpha=0.7, label=names[0])
+        axis.scatter(*panel["evolved"].T, s=7, color="#D55E00", marker="x", linewidths=0.5, alpha=0.7, label=names[1])
         axis.set(xlim=(-1, 1), ylim=(-1, 1), xlabel=f"action {dims[0]}", ylabel=f"action {dims[1]}")
         axis.set_title(f"{panel['env_id']}, step {panel['step']:,}", fontsize=10)
-        axis.legend(fontsize=7, loc="lower left", markerscale=2.0)
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
+        axis.legend(fontsize=7, frameon=False, markerscale=2.0, **place)
     figure.tight_layout()
     return figure
 
@@ -481,6 +548,9 @@ class Policy:
     """file to write; its ending chooses the format"""
 
     def __call__(self) -> None:
+        check_ending(self.out)
+        if self.samples < 2:
+            stop(f"--samples must be 2 or more, not {self.samples}")
         files = {int(p.stem[6:]): p for p in self.run.glob("agent_*.pt") if re.fullmatch(r"agent_\d+", p.stem)}
         if not files:
             stop(f"{self.run} has no agent_<step>.pt; a run writes one at its end, or see --snapshot-frequency")
@@ -520,8 +590,9 @@ def speed_lines(path: Path) -> list[str]:
     return [*lines, "", about]
 
 
-def generate(root: Path) -> tuple[dict[str, str], dict[str, plt.Figure]]:
-    """The README's generated parts by name, and the pictures by file name, from the runs under `root`."""
+def generate(root: Path, link: str) -> tuple[dict[str, str], dict[str, plt.Figure]]:
+    """The README's generated parts by name, and the pictures by file name, from the runs under `root`; `link`: how
+    the README calls that folder."""
     groups, parts, figures = read_runs(root), {}, {}
     for name, labels in FIGURES.items():
         chosen = {key: runs for key, runs in groups.items() if key[1] in labels}
@@ -532,7 +603,7 @@ def generate(root: Path) -> tuple[dict[str, str], dict[str, plt.Figure]]:
             continue
         chosen = cut_to_compare(chosen)
         figures[f"{name}.png"] = draw_curves(chosen, window=5)
-        parts[name] = f"![learning curves]({root.name}/{name}.png)\n\n" + "\n".join(table_lines(chosen))
+        parts[name] = f"![learning curves]({link}/{name}.png)\n\n" + "\n".join(table_lines(chosen))
     if (root / "speed.csv").exists():
         parts["speed"] = "\n".join(speed_lines(root / "speed.csv"))
     return parts, figures
@@ -559,10 +630,14 @@ class Readme:
     def __call__(self) -> None:
         if not self.readme.is_file():
             stop(f"--readme must be a file, not {self.readme}")
-        parts, figures = generate(self.root)
+        parts, figures = generate(self.root, Path(os.path.relpath(self.root, self.readme.parent)).as_posix())
+        text = self.readme.read_text()
+        for name in parts:
+            if f"<!-- generated: {name} -->" not in text:
+                stop(f"--readme {self.readme} has no place for {name}: a line <!-- generated: {name} --> and an end")
         for name, figure in figures.items():
             save(figure, self.root / name)
-        self.readme.write_text(fill(self.readme.read_text(), parts))
+        self.readme.write_text(fill(text, parts))
 
 
 if __name__ == "__main__":
