@@ -174,7 +174,7 @@ def test_the_dot_is_the_tables_number(tmp_path):
     figure = plot.draw_curves(plot.read_runs(tmp_path), window=5)
     curve, dot = figure.axes[0].lines
     assert curve.get_ydata()[-1] == pytest.approx(20.0 / 3.0) and dot.get_ydata()[0] == 20.0
-    assert figure.axes[0].get_ylabel() == "return, average of 5"
+    assert figure.axes[0].get_ylabel() == "return, moving average of 5"
     plt.close(figure)
 
 
