@@ -6,8 +6,9 @@
 #   ./benchmark.sh ablation                        Fig. 4, Table II, and the drift control
 #   ./benchmark.sh sensitivity                     Fig. 5: K and both spreads of the momentum
 #   ./benchmark.sh momentum                        Fig. 6: no momentum
-#   ./benchmark.sh choices                         what the paper leaves open and a flag decides: the temperature learned,
-#                                                  SAC-HPO's forces without rounding, HalfCheetah's spreads exchanged
+#   ./benchmark.sh choices                         what the paper leaves open and a flag decides: a learned temperature,
+#                                                  the momentum in the soft target, forces without rounding,
+#                                                  HalfCheetah's spreads exchanged
 #   ./benchmark.sh published                       SAC beside itself with the settings of Tianshou's published runs
 #   ./benchmark.sh quick                           about two minutes: does every script work here?
 #   ./benchmark.sh collect                         copies what finished runs report into results/
@@ -248,6 +249,7 @@ plan() { # every run of the experiment for one seed
         job sac_baseline sac_baseline
         job sac_hpo_continuous sac_hpo_continuous
         job autotune sac_hpo_continuous --autotune
+        job momentum-in-target sac_hpo_continuous --momentum-in-target
         job float32 sac_hpo_continuous --bfloat16-force False
         job spreads-exchanged sac_hpo_continuous --momentum-std-train 0.5 --momentum-std-explore 1 # HalfCheetah's
         ;;

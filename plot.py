@@ -45,6 +45,7 @@ LABELS = {
     "drift": ("drift: momentum without force", "#555555", (0, (1, 3))),
     "no-momentum": ("SAC-HPO, no momentum", "#009E73", ":"),
     "autotune": ("SAC-HPO, temperature learned", "#E69F00", "--"),
+    "momentum-in-target": ("SAC-HPO, momentum in the soft target", "#0072B2", (0, (5, 1, 1, 1, 1, 1))),
     "float32": ("SAC-HPO, nothing rounded", "#009E73", ":"),
     "spreads-exchanged": ("SAC-HPO, spreads of momentum exchanged", "#CC79A7", "-."),
     "online-critic": ("SAC-HPO, critics instead of their targets", "#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
@@ -70,7 +71,7 @@ FIGURES = {
     "sensitivity-train": [label for label in LABELS if label.startswith("momentum-std-train-")],
     "momentum": ["sac_hpo_continuous", "no-momentum"],  # Fig. 6
     "choices": [  # not in the paper; the last three are runs of a script with a few lines changed, as the README says
-        *("sac_baseline", "sac_hpo_continuous", "float32", "autotune", "spreads-exchanged"),
+        *("sac_baseline", "sac_hpo_continuous", "momentum-in-target", "autotune", "float32", "spreads-exchanged"),
         *("online-critic", "action-coordinates", "evaluated-with-momentum"),
     ],
     "published": ["sac_baseline", "sac-tianshou"],  # nor this

@@ -116,6 +116,8 @@ class Args:
     """ELU units in each of T_h and sigma_h (h_n) [default: Table I by task]"""
     leapfrog_state: bool = True
     """T_h and sigma_h see the state too"""
+    momentum_in_target: bool = False
+    """the critics' soft target charges for the momentum as Eq. (12) does"""
     explore: Literal["proposed", "conventional", "drift", "gaussian"] = "proposed"
     """what evolves actions to execute and to evaluate: Eq. (13), Eq. (9), momentum alone or nothing (Table II)"""
     train: Literal["proposed", "conventional", "drift", "gaussian"] = "proposed"
@@ -204,6 +206,8 @@ def resolve(args: Args) -> Args:
         args = replace(args, bfloat16_force=bool(fast) and not (args.cuda and torch.cuda.is_available()))
     if args.explore == "proposed" and args.train != "proposed":
         stop(f"--explore proposed needs --train proposed, not {args.train}: nothing else trains T_h and sigma_h")
+    if args.momentum_in_target and (args.train == "gaussian" or args.momentum_std_train == 0.0):
+        stop("--momentum-in-target needs a momentum: --momentum-std-train above 0, --train other than gaussian")
     if args.track and importlib.util.find_spec("wandb") is None:
         stop("--track needs Weights & Biases: pip install wandb")
     return args
@@ -509,8 +513,14 @@ class HamiltonianPolicy(GaussianPolicy):
         return torch.tanh(u), log_normal - tanh_log_det(u), rho, found
 
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """For the soft target, on which the paper is silent: a_K (B, A) of the training chain and its log_prob (B,)."""
-        return self.sample_with_momentum(obs, need_rho=False)[:2]
+        """For the soft target, on which the paper is silent: a_K (B, A) of the training chain and its log_prob (B,).
+
+        With --momentum-in-target the latter also has what Eq. (12) charges for rho_K, beyond what rho_0 would cost.
+        """
+        if not self.args.momentum_in_target:
+            return self.sample_with_momentum(obs, need_rho=False)[:2]
+        action, log_prob, rho, _ = self.sample_with_momentum(obs)  # the penalty's mean is A / 2 if no force acts
+        return action, log_prob + 0.5 * ((rho / self.args.momentum_std_train).square() - 1.0).sum(-1)
 
     def act(self, obs: Tensor, deterministic: bool) -> Tensor:
         """The action to execute (B, A): the exploration chain from (u_0, rho_0), or from (mean, 0) if deterministic.

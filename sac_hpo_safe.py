@@ -124,6 +124,8 @@ class Args:
     """ELU units in each of T_h and sigma_h (h_n) [default: Table I by task]"""
     leapfrog_state: bool = True
     """T_h and sigma_h see the state too"""
+    momentum_in_target: bool = False
+    """the critics' soft target charges for the momentum as Eq. (12) does"""
     explore: Literal["proposed", "conventional", "drift", "gaussian"] = "proposed"
     """what evolves actions to execute and to evaluate: Eq. (13), Eq. (9), momentum alone or nothing (Table II)"""
     train: Literal["proposed", "conventional", "drift", "gaussian"] = "proposed"
@@ -236,6 +238,8 @@ def resolve(args: Args) -> Args:
     require(args, "cost_window", "1 or more", 1)
     require(args, "gamma", "below 1 with a cost", 0, math.nextafter(1.0, 0.0))
     require(args, "max_leapfrog_steps", "between 1 and 1,000,000", 1, 1_000_000)
+    if args.momentum_in_target and (args.train == "gaussian" or args.momentum_std_train == 0.0):
+        stop("--momentum-in-target needs a momentum: --momentum-std-train above 0, --train other than gaussian")
     if args.track and importlib.util.find_spec("wandb") is None:
         stop("--track needs Weights & Biases: pip install wandb")
     return args
@@ -584,9 +588,13 @@ class HamiltonianPolicy(GaussianPolicy):
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """For the soft target, on which the paper is silent: a_K (B, A) of the training chain and its log_prob (B,).
 
+        With --momentum-in-target the latter also has what Eq. (12) charges for rho_K, beyond what rho_0 would cost.
         Q and Q_C are those of this chain, of Table I's K steps, and not of Algorithm 3, which acts.
         """
-        return self.sample_with_momentum(obs, need_rho=False)[:2]
+        if not self.args.momentum_in_target:
+            return self.sample_with_momentum(obs, need_rho=False)[:2]
+        action, log_prob, rho, _ = self.sample_with_momentum(obs)  # the penalty's mean is A / 2 if no force acts
+        return action, log_prob + 0.5 * ((rho / self.args.momentum_std_train).square() - 1.0).sum(-1)
 
     def act(self, obs: Tensor, deterministic: bool, first_obs: Tensor, generator: torch.Generator | None = None):
         """Algorithm 3 for states (B, O) of episodes that began at first_obs (B, O): the action to execute (B, A), and

@@ -44,6 +44,8 @@ BAD_VALUES = [
 BAD_LEAPFROG = [
     (dict(explore="proposed", train="gaussian"), "--explore proposed needs --train proposed"),
     (dict(explore="proposed", train="conventional"), "--explore proposed needs --train proposed"),
+    (dict(momentum_in_target=True, explore="gaussian", train="gaussian"), "--momentum-in-target needs a momentum"),
+    (dict(momentum_in_target=True, momentum_std_train=0.0), "--momentum-in-target needs a momentum"),
     (dict(leapfrog_steps=0), "--leapfrog-steps must be 1 or more"),
     (dict(leapfrog_hidden=-3), "--leapfrog-hidden must be 1 or more"),
     (dict(step_size=0.0), "--step-size must be positive"),

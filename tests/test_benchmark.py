@@ -91,6 +91,7 @@ PLANS = {  # experiment -> label -> script and its flags
         "sac_baseline": "sac_baseline ",
         "sac_hpo_continuous": f"{HPO} ",
         "autotune": f"{HPO} --autotune",
+        "momentum-in-target": f"{HPO} --momentum-in-target",
         "float32": f"{HPO} --bfloat16-force False",
         "spreads-exchanged": f"{HPO} --momentum-std-train 0.5 --momentum-std-explore 1",
     },

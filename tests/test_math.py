@@ -247,6 +247,28 @@ def test_log_prob_of_a_sample(hpo, operator):
     torch.testing.assert_close(log_prob_again, log_prob)
 
 
+@pytest.mark.parametrize("operator", ["proposed", "conventional", "drift"])
+def test_momentum_in_target(hpo, operator):
+    """Then log_prob is log q(a_K, rho_K|s) - log N(rho_K), but for the mean of log N(rho_0) in place of log N(rho_0):
+    the value of the critics is the objective's, Eq. (11). Without a force nothing is charged."""
+    explore = "gaussian" if operator != "proposed" else "proposed"
+    agent, _ = make_agent(hpo, train=operator, explore=explore, momentum_std_train=0.7, momentum_in_target=True)
+    obs, _, _ = start(30)
+    obs = obs.repeat(2_000, 1)
+    torch.manual_seed(9)
+    action, log_prob = agent.policy.sample(obs)
+    torch.manual_seed(9)
+    same, plain, rho, _ = agent.policy.sample_with_momentum(obs)
+    torch.testing.assert_close(action, same)
+    normal = Normal(0.0, 0.7)
+    charged = -normal.entropy() * rho.shape[-1] - normal.log_prob(rho).sum(-1)
+    torch.testing.assert_close(log_prob - plain, charged, rtol=1e-6, atol=1e-6)
+    if operator == "drift":
+        assert charged.mean().abs() < 4.0 * charged.std() / len(charged) ** 0.5
+    else:
+        assert charged.mean().abs() > 4.0 * charged.std() / len(charged) ** 0.5
+
+
 def test_gaussian_log_prob_equals_torch_distributions(script):
     agent, _ = make_agent(script)
     obs, _, _ = start(50)
