@@ -3,7 +3,7 @@
 #
 #   ./benchmark.sh continuous                      Fig. 2: SAC, SAC-NF, SAC-HPO on eight tasks
 #   ./benchmark.sh safe                            Fig. 3: SAC-Lagrangian and safe SAC-HPO
-#   ./benchmark.sh ablation                        Fig. 4, Table II, and the drift control
+#   ./benchmark.sh ablation                        Fig. 4, Table II, and two controls: drift, and the base policy alone
 #   ./benchmark.sh sensitivity                     Fig. 5: K and both spreads of the momentum
 #   ./benchmark.sh momentum                        Fig. 6: no momentum
 #   ./benchmark.sh choices                         what the paper leaves open and a flag decides: a learned temperature,
@@ -232,6 +232,7 @@ plan() { # every run of the experiment for one seed
         job baseline-2 sac_hpo_continuous --explore conventional --train gaussian
         job baseline-3 sac_hpo_continuous --explore gaussian --train proposed
         job drift sac_hpo_continuous --explore drift --train drift
+        job base-policy sac_hpo_continuous --explore gaussian --train gaussian
         ;;
     sensitivity) # the paper's text names Hopper only; the others are our choice
         envs=${envs:-Hopper-v4 Walker2d-v4 Ant-v4}

@@ -43,9 +43,10 @@ LABELS = {
     "baseline-2": ("Baseline-2: conventional to explore only", "#CC79A7", "-."),
     "baseline-3": ("Baseline-3: proposed to train only", "#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
     "drift": ("drift: momentum without force", "#555555", (0, (1, 3))),
+    "base-policy": ("base policy alone, without leapfrog", "#000000", "-"),
     "no-momentum": ("SAC-HPO, no momentum", "#009E73", ":"),
     "autotune": ("SAC-HPO, temperature learned", "#E69F00", "--"),
-    "momentum-in-target": ("SAC-HPO, momentum in the soft target", "#0072B2", (0, (5, 1, 1, 1, 1, 1))),
+    "momentum-in-target": ("SAC-HPO, momentum in the soft target", "#000000", (0, (5, 1, 1, 1, 1, 1))),
     "float32": ("SAC-HPO, nothing rounded", "#009E73", ":"),
     "spreads-exchanged": ("SAC-HPO, spreads of momentum exchanged", "#CC79A7", "-."),
     "online-critic": ("SAC-HPO, critics instead of their targets", "#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
@@ -65,7 +66,9 @@ LABELS = {
 FIGURES = {
     "continuous": ["sac_baseline", "sac_nf", "sac_hpo_continuous"],  # Fig. 2
     "safe": ["sac_lagrangian", "sac_hpo_safe"],  # Fig. 3
-    "ablation": ["sac_baseline", "sac_hpo_continuous", "baseline-1", "baseline-2", "baseline-3", "drift"],  # Fig. 4
+    "ablation": [  # Fig. 4, and two controls of ours
+        *("sac_baseline", "sac_hpo_continuous", "baseline-1", "baseline-2", "baseline-3", "drift", "base-policy"),
+    ],
     "sensitivity-steps": [label for label in LABELS if label.startswith("leapfrog-steps-")],  # Fig. 5
     "sensitivity-explore": [label for label in LABELS if label.startswith("momentum-std-explore-")],
     "sensitivity-train": [label for label in LABELS if label.startswith("momentum-std-train-")],
@@ -385,6 +388,8 @@ def table_lines(groups: Groups, step: int | None = None) -> list[str]:
     head = ["task", "algorithm", "step", "n", "return, mean ± std", "inter-quartile mean [95 % interval]"]
     head += ["J_C (limit)", "λ", "cost of training"] if costs else []
     head += ["P(better than SAC)"] if compared else []
+    biased = any("q_bias" in runs[0].table.dtype.names for _, _, runs in scores.values())
+    head += ["Q bias"] if biased else []
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for (env_id, label), (last, values, runs) in scores.items():
         n = len(values)
@@ -405,6 +410,9 @@ def table_lines(groups: Groups, step: int | None = None) -> list[str]:
             beside = sac is not None and label != "sac_baseline" and sac[0] == last and (env_id, label) not in costs
             beside = beside and min(n, len(sac[1])) > 1  # one seed has no distribution
             row += [f"{probability_of_improvement(values, sac[1]):.2f}" if beside else "–"]
+        if biased:
+            known = all("q_bias" in run.table.dtype.names for run in runs)
+            row += [f"{values_at(runs, np.array([last]), 'q_bias').mean():+,.0f}" if known else "–"]
         lines.append("| " + " | ".join(row) + " |")
     return lines
 

@@ -79,6 +79,7 @@ PLANS = {  # experiment -> label -> script and its flags
         "baseline-2": f"{HPO} --explore conventional --train gaussian",
         "baseline-3": f"{HPO} --explore gaussian --train proposed",
         "drift": f"{HPO} --explore drift --train drift",
+        "base-policy": f"{HPO} --explore gaussian --train gaussian",
     },
     "sensitivity": {f"leapfrog-steps-{k}": f"{HPO} --leapfrog-steps {k}" for k in (1, 2, 3)}
     | {f"momentum-std-explore-{std}": f"{HPO} --momentum-std-explore {std}" for std in (0.5, 1.0, 1.5)}

@@ -145,6 +145,10 @@ def test_table_of_safe_runs_and_of_one_seed(tmp_path):
     write_run(tmp_path / "a", [1.0, 2.0], algorithm="sac_lagrangian", **costs)
     row = plot.table_lines(plot.read_runs(tmp_path))[-1]
     assert row == "| Hopper-v4 | SAC-Lagrangian | 20,000 | 1 | 2 | 2 (one seed) | 9.5 (10) | 0.25 | 1,234 |"
+    write_run(tmp_path / "b", [1.0, 2.0], seed=1, q_bias=[0.0, -30.0])
+    write_run(tmp_path / "c", [1.0, 2.0], seed=2, q_bias=[0.0, -20.0])
+    head, _, sac, lagrangian = plot.table_lines(plot.read_runs(tmp_path))
+    assert head.endswith("| Q bias |") and sac.endswith("| -25 |") and lagrangian.endswith("| – |")
 
 
 def test_safe_and_other_runs_together(tmp_path, capsys):
@@ -154,8 +158,8 @@ def test_safe_and_other_runs_together(tmp_path, capsys):
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len({len(row) for row in rows[:1] + rows[2:]}) == 1
     by_name = {row[1]: row for row in rows if row[0] == "| HalfCheetah-v4"}
-    assert by_name["SAC-NF"][6:9] == ["–"] * 3 and by_name["SAC-NF"][9] != "– |"
-    assert by_name["safe SAC-HPO"][6].endswith("(10)") and by_name["safe SAC-HPO"][9] == "– |"
+    assert by_name["SAC-NF"][6:9] == ["–"] * 3 and by_name["SAC-NF"][9] != "–"
+    assert by_name["safe SAC-HPO"][6].endswith("(10)") and by_name["safe SAC-HPO"][9] == "–"
 
 
 def test_curves_of_a_figure_can_be_told_apart():
