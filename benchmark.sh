@@ -15,7 +15,7 @@
 #   ./benchmark.sh speed [--rounds N] [--sb3]      steps per second, all scripts but sac_lagrangian.py, into results/speed.csv;
 #                                                  --sb3: beside Stable-Baselines3, for which it makes .venv-sb3
 #
-#   --seeds N              seeds 1 to N (5)
+#   --seeds N              seeds 1 to N (5); M-N: seeds M to N
 #   --envs "A B"           other tasks than the paper's; for safe HalfCheetah and Ant only, others need --cost
 #   --total-timesteps N    steps of each run (1000000)
 #   --workers N            runs at a time (one per core)
@@ -157,7 +157,7 @@ if [ "$experiment" = speed ]; then
     exec "$python" tests/speed.py "${words[@]}"
 fi
 
-seeds=5 envs="" steps=1000000 runs=$here/runs/benchmark workers=$(env -u OMP_NUM_THREADS nproc) dry_run="" slurm=""
+seeds=1-5 envs="" steps=1000000 runs=$here/runs/benchmark workers=$(env -u OMP_NUM_THREADS nproc) dry_run="" slurm=""
 while [ $# -gt 0 ]; do
     case $experiment:$1 in
     collect:--runs | collect:--dry-run) ;;
@@ -165,11 +165,16 @@ while [ $# -gt 0 ]; do
     quick:--seeds | quick:--total-timesteps) stop "quick has its own $1" ;;
     esac
     case $1 in
-    --seeds | --total-timesteps | --workers)
+    --seeds)
+        [[ ${2:-} =~ ^([1-9][0-9]{0,8}-)?[1-9][0-9]{0,8}$ && ${2%-*} -le ${2#*-} ]] ||
+            stop "--seeds must be N, for seeds 1 to N, or M-N, not '${2:-}'"
+        [[ $2 = *-* ]] && seeds=$2 || seeds=1-$2
+        shift 2
+        ;;
+    --total-timesteps | --workers)
         [[ ${2:-} =~ ^[1-9][0-9]{0,8}$ ]] || stop "$1 must be a whole number from 1 to 999999999, not '${2:-}'"
         ;;&
     --envs | --runs) [[ ${2:-} = *[![:space:]]* && $2 != -* ]] || stop "$1 needs a value" ;;&
-    --seeds) seeds=$2 && shift 2 ;;
     --total-timesteps) steps=$2 && shift 2 ;;
     --workers) workers=$2 && shift 2 ;;
     --envs) envs=$2 && shift 2 ;;
@@ -269,8 +274,9 @@ plan() { # every run of the experiment for one seed
     esac
 }
 
-case $experiment in quick) seeds=1 ;; esac
-for seed in $(seq "$seeds"); do plan; done # all algorithms of a seed before the next: an early end is worth reading
+case $experiment in quick) seeds=1-1 ;; esac
+# All algorithms of a seed before the next: an early end is worth reading.
+for seed in $(seq "${seeds%-*}" "${seeds#*-}"); do plan; done
 
 # --------------------------------------------------------------------------------------------------------- run them
 

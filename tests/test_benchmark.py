@@ -65,6 +65,8 @@ def test_dry_run_prints_the_commands_and_runs_nothing(bench):
     lines = ended.stdout.splitlines()
     assert ended.returncode == 0 and len(lines) == len(set(lines)) == 3 * 8 * 5
     assert "--seed 1 " in lines[0] and "--seed 5 " in lines[-1]
+    some = bench("continuous", "--seeds", "2-4", "--dry-run").stdout.splitlines()
+    assert some == [line for line in lines if "--seed 1 " not in line and "--seed 5 " not in line]
     assert not bench.calls() and not bench.runs.exists()
 
 
@@ -323,7 +325,9 @@ def test_no_python_with_torch(tmp_path, monkeypatch):
     "words, message",
     [
         (["continous"], "no experiment 'continous'"),
-        (["continuous", "--seeds", "0"], "--seeds must be a whole number from 1 to 999999999, not '0'"),
+        (["continuous", "--seeds", "0"], "--seeds must be N, for seeds 1 to N, or M-N, not '0'"),
+        (["continuous", "--seeds", "3-2"], "--seeds must be N, for seeds 1 to N, or M-N, not '3-2'"),
+        (["continuous", "--seeds"], "--seeds must be N, for seeds 1 to N, or M-N, not ''"),
         (["continuous", "--workers"], "--workers must be a whole number from 1 to"),
         (["continuous", "--workers", "99999999999999999999"], "--workers must be a whole number from 1 to"),
         (["continuous", "--sedes", "3"], "unknown option --sedes"),
