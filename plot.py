@@ -44,6 +44,8 @@ LABELS = {
     "baseline-3": ("Baseline-3: proposed to train only", "#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
     "drift": ("drift: momentum without force", "#555555", (0, (1, 3))),
     "base-policy": ("base policy alone, without leapfrog", "#000000", "-"),
+    "explore-drift": ("base policy, momentum alone to explore", "#CC79A7", (0, (5, 2))),
+    "explore-as-trained": ("SAC-HPO, explores with the momentum it trains with", "#009E73", (0, (3, 1, 1, 1))),
     "no-momentum": ("SAC-HPO, no momentum", "#009E73", ":"),
     "autotune": ("SAC-HPO, temperature learned", "#E69F00", "--"),
     "momentum-in-target": ("SAC-HPO, momentum in the soft target", "#000000", (0, (5, 1, 1, 1, 1, 1))),
@@ -66,8 +68,9 @@ LABELS = {
 FIGURES = {
     "continuous": ["sac_baseline", "sac_nf", "sac_hpo_continuous"],  # Fig. 2
     "safe": ["sac_lagrangian", "sac_hpo_safe"],  # Fig. 3
-    "ablation": [  # Fig. 4, and two controls of ours
-        *("sac_baseline", "sac_hpo_continuous", "baseline-1", "baseline-2", "baseline-3", "drift", "base-policy"),
+    "ablation": [  # Fig. 4, and controls of ours
+        *("sac_baseline", "sac_hpo_continuous", "baseline-1", "baseline-2", "baseline-3"),
+        *("drift", "base-policy", "explore-drift", "explore-as-trained"),
     ],
     "sensitivity-steps": [label for label in LABELS if label.startswith("leapfrog-steps-")],  # Fig. 5
     "sensitivity-explore": [label for label in LABELS if label.startswith("momentum-std-explore-")],
