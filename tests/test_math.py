@@ -73,6 +73,16 @@ def test_leapfrog_preserves_volume(hpo, operator, steps):
     assert torch.linalg.det(matrix).item() == pytest.approx(1.0, abs=1e-10)
 
 
+@pytest.mark.parametrize("operator", ["proposed", "conventional"])
+def test_without_momentum_volume_is_not_preserved(hpo, operator):
+    """u_0 -> u_K at rho_0 = 0 changes volume: log_prob, exact for the pair, is then no density of a_K, as the README
+    says of Fig. 6's control."""
+    agent, _ = make_agent(hpo, leapfrog_steps=3, step_size=0.3)
+    obs, u, rho = start(1)
+    matrix = jacobian(lambda u: agent.policy.evolve(obs, u[None], 0.0 * rho, operator)[0][0], u[0])
+    assert abs(torch.linalg.det(matrix).item() - 1.0) > 1e-3
+
+
 def test_leapfrog_preserves_volume_under_any_force(hpo):
     _, u, rho = start(1)
     weight = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64)  # not the gradient of anything
