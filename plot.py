@@ -45,7 +45,7 @@ LABELS = {
     "drift": ("drift: momentum without force", "#555555", (0, (1, 3))),
     "base-policy": ("base policy alone, without leapfrog", "#000000", "-"),
     "explore-drift": ("base policy, momentum alone to explore", "#CC79A7", (0, (5, 2))),
-    "explore-as-trained": ("SAC-HPO, explores with the momentum it trains with", "#009E73", (0, (3, 1, 1, 1))),
+    "explore-as-trained": ("SAC-HPO, momentum of training to explore", "#009E73", (0, (3, 1, 1, 1))),
     "no-momentum": ("SAC-HPO, no momentum", "#009E73", ":"),
     "autotune": ("SAC-HPO, temperature learned", "#E69F00", "--"),
     "momentum-in-target": ("SAC-HPO, momentum in the soft target", "#000000", (0, (5, 1, 1, 1, 1, 1))),
@@ -53,7 +53,6 @@ LABELS = {
     "spreads-exchanged": ("SAC-HPO, spreads of momentum exchanged", "#CC79A7", "-."),
     "online-critic": ("SAC-HPO, critics instead of their targets", "#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
     "action-coordinates": ("SAC-HPO, leapfrog on a, clipped", "#555555", (0, (1, 3))),
-    "evaluated-with-momentum": ("SAC-HPO, evaluated with momentum", "#000000", "-."),
     "sac-tianshou": ("SAC, Tianshou's settings", "#009E73", ":"),
     "leapfrog-steps-1": ("K = 1", "#0072B2", "--"),
     "leapfrog-steps-2": ("K = 2", "#D55E00", "-"),
@@ -76,9 +75,9 @@ FIGURES = {
     "sensitivity-explore": [label for label in LABELS if label.startswith("momentum-std-explore-")],
     "sensitivity-train": [label for label in LABELS if label.startswith("momentum-std-train-")],
     "momentum": ["sac_hpo_continuous", "no-momentum"],  # Fig. 6
-    "choices": [  # not in the paper; the last three are runs of a script with a few lines changed, as the README says
+    "choices": [  # not in the paper; the last two are runs of a script with a few lines changed, as the README says
         *("sac_baseline", "sac_hpo_continuous", "momentum-in-target", "autotune", "float32", "spreads-exchanged"),
-        *("online-critic", "action-coordinates", "evaluated-with-momentum"),
+        *("online-critic", "action-coordinates"),
     ],
     "published": ["sac_baseline", "sac-tianshou"],  # nor this
 }
@@ -265,7 +264,7 @@ def draw_curves(groups: Groups, window: int, until: int | None = None) -> plt.Fi
     down = len(columns) if safe else -(-len(envs) // 4)
     labels = list(dict.fromkeys(label for _, label in groups))
     looks, many = styles(labels), len(labels) > 3  # the legend of many stands below its panel
-    width, height = (6.0 if across == 1 else 4.2) if many else 3.6, 3.2 + 0.13 * len(labels) if many else 2.7
+    width, height = (6.0 if across == 1 else 4.2) if many else 3.6, 3.2 + 0.16 * len(labels) if many else 2.7
     figure, axes = plt.subplots(down, across, figsize=(1.0 + width * across, 0.6 + height * down), squeeze=False)
     for (env_id, label), runs in groups.items():
         name, (color, line) = name_of(label), looks[label]
@@ -293,7 +292,9 @@ def draw_curves(groups: Groups, window: int, until: int | None = None) -> plt.Fi
             axis.grid(alpha=0.25)
     for axis in axes.flat:
         if axis.lines:
-            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2} if many else {}
+            below = (
+                {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2 if across == 1 else 1} if many else {}
+            )
             axis.legend(fontsize=7, frameon=False, **below)
         else:
             axis.set_visible(False)
