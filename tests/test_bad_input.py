@@ -66,7 +66,7 @@ def refused(capsys, call, *args) -> tuple[int, str]:
 
 @pytest.mark.parametrize("changes, message", BAD_VALUES, ids=str)
 def test_bad_values(script, tmp_path, capsys, changes, message):
-    args = make_args(script, runs_dir=str(tmp_path / "runs"), **changes)
+    args = make_args(script, **{"total_timesteps": 100, "runs_dir": str(tmp_path / "runs"), **changes})
     status, line = refused(capsys, script.train, args)
     assert status == 2 and message in line and line.startswith(f"{script.ALGORITHM}.py: ")
     assert list(tmp_path.iterdir()) == []
@@ -74,7 +74,9 @@ def test_bad_values(script, tmp_path, capsys, changes, message):
 
 @pytest.mark.parametrize("changes, message", BAD_LEAPFROG, ids=str)
 def test_bad_leapfrog(hpo, tmp_path, capsys, changes, message):
-    status, line = refused(capsys, hpo.train, make_args(hpo, runs_dir=str(tmp_path / "runs"), **changes))
+    status, line = refused(
+        capsys, hpo.train, make_args(hpo, **{"total_timesteps": 100, "runs_dir": str(tmp_path / "runs"), **changes})
+    )
     assert status == 2 and message in line
     assert list(tmp_path.iterdir()) == []
 

@@ -104,7 +104,7 @@ PLANS = {  # experiment -> label -> script and its flags
     },
     "quick": {name: f"{name} {TINY}" for name in SCRIPTS},
 }
-TASKS = {"continuous": 8, "safe": 2, "ablation": 2, "sensitivity": 3, "momentum": 3}  # one of each other
+TASKS = {"continuous": 8, "safe": 2, "ablation": 2, "sensitivity": 3, "momentum": 3}  # the others: one
 
 
 @pytest.mark.parametrize("experiment", PLANS)
