@@ -1,43 +1,45 @@
 """Soft Actor-Critic with a Gaussian policy: the baseline that Xu & Fekri (2021) compare SAC-HPO with.
 
-Two critics learn the soft value Q(s, a). A network that gives the mean and spread of a Gaussian, squashed by tanh,
-is trained to put its actions where Q is high while staying as random as the temperature alpha asks for.
+Two critics learn the soft value Q(s, a). A network that gives the mean and spread of a Gaussian, squashed by
+tanh, is trained to put its actions where Q is high while staying as random as the temperature alpha asks for.
 
-    python sac_baseline.py --env-id Hopper-v4
-    python sac_baseline.py --resume runs/<run>                      # goes on, bit for bit, where the run stopped
-    python sac_baseline.py --evaluate runs/<run> --capture-video    # plays the finished agent
+    python sac_baseline.py --env-id Hopper-v4 --num-seeds 5         # seeds 1 to 5, side by side
+    python sac_baseline.py --resume runs/<run>                      # go on with a run, bit for bit
+    python sac_baseline.py --evaluate runs/<run> --capture-video    # play the trained agents, filmed
 
-Paper -> this file
-    Eq. (5), policy objective          policy_loss
-    [16], SAC's soft Bellman backup    soft_q_target, q_loss
-    Sec. V-A, evaluation protocol      evaluate
-    Table I, alpha by task             TABLE_I
+S seeds are S agents that never meet, computed as one batch: what belongs to an agent has an axis S in front,
+losses are summed over it, and each agent's random numbers are its own. Read it as if S were 1.
 
-Departures from the paper
-    Actions are in (-1, 1)^A everywhere but in the call to the environment        make_env
-    Not said there: how the spread is bounded; here (-5, 2) for its logarithm     GaussianPolicy.forward
-    alpha stays at Table I's value; the paper also speaks of tuning: --autotune   temperature_loss
+Paper -> this file: Eq. (5) policy_loss, [16] soft_q_target and q_loss, Sec. V-A evaluate, Table I TABLE_I.
+Where this file departs from the paper, a comment says "Departure"; docs/departures.md gives the reasons.
 
-Shapes in comments: B batch, O observation, A action.
+Shapes in comments: S seeds, B batch, O observation, A action.
 """
 
 import importlib.metadata
-import importlib.util
 import json
 import math
+import multiprocessing
 import os
+import re
 import shlex
-import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import closing, contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
+from itertools import pairwise
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Annotated, NamedTuple, NoReturn
 
 import gymnasium as gym
 import mujoco
@@ -46,80 +48,57 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import tyro
-from torch import Tensor
+from filelock import FileLock, Timeout
+from gymnasium.vector import AutoresetMode
+from torch import Generator, Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-# ------------------------------------------------------------------------------------------------------- arguments
+BY_TASK = tyro.conf.arg(help_behavior_hint="(default: Table I, by task)")
 
 
 @dataclass
 class Args:
     # task and budget
-    env_id: str = "Hopper-v4"
-    """task: any Gymnasium id with a Box observation and a bounded Box action space"""
-    seed: int = 1
-    """seed of every random number of the run"""
-    total_timesteps: int = 1_000_000
-    """environment steps to train for"""
+    env_id: str = "Hopper-v4"  # task: any Gymnasium id with Box observations and a bounded Box of actions
+    seed: int = 1  # first seed; a seed determines every random number of its agent
+    num_seeds: int = 1  # seeds to train side by side, from --seed on (S)
+    total_timesteps: int = 1_000_000  # environment steps to train for, per seed
 
     # SAC
-    buffer_size: int = 1_000_000
-    """transitions the replay buffer holds (|B| in Table I)"""
-    gamma: float = 0.99
-    """discount factor per step"""
-    tau: float = 0.005
-    """share of the critics that enters the target critics at each update"""
-    batch_size: int = 256
-    """transitions per update (m in Table I)"""
-    learning_starts: int = 5_000
-    """steps with uniformly random actions before the first update; the paper speaks of none"""
-    policy_lr: float = 3e-4
-    """Adam step size of the policy"""
-    q_lr: float = 3e-4
-    """Adam step size of the critics and, with --autotune, of the temperature"""
-    alpha: float | None = None
-    """temperature (alpha); with --autotune where it starts [default: Table I by task]"""
-    autotune: bool = False
-    """learn the temperature so that the policy's entropy nears -A nats"""
+    buffer_size: int = 1_000_000  # transitions the replay buffer holds, per seed (|B| in Table I)
+    gamma: float = 0.99  # discount factor per step
+    tau: float = 0.005  # share of the critics that enters the target critics at each update
+    batch_size: int = 256  # transitions per update (m in Table I)
+    learning_starts: int = 5_000  # steps with uniformly random actions before the first update
+    policy_lr: float = 3e-4  # learning rate of the policy
+    q_lr: float = 3e-4  # learning rate of the critics and, with --autotune, of the temperature
+    alpha: Annotated[float | None, BY_TASK] = None  # temperature (alpha); with --autotune its first value
+    autotune: bool = False  # learn the temperature, towards an entropy of -A nats
 
     # machine
-    torch_threads: int = 1
-    """CPU threads PyTorch may use; results repeat bit for bit at an equal number"""
-    cuda: bool = True
-    """use a GPU if PyTorch finds one"""
+    cuda: bool = True  # use a GPU if there is one
+    torch_threads: int = 1  # CPU threads for PyTorch; results repeat bit for bit at an equal number
 
     # what a run reports and keeps
-    runs_dir: str = "runs"
-    """folder in which the run's own folder is made"""
-    eval_frequency: int = 10_000
-    """steps between evaluations"""
-    eval_episodes: int = 10
-    """episodes per evaluation"""
-    checkpoint_frequency: int = 10_000
-    """steps after which the next episode end writes a checkpoint"""
-    snapshot_frequency: int = 0
-    """steps between snapshots of the agent, agent_<step>.pt; 0: only one, at the end"""
-    capture_video: bool = False
-    """film the first episode of every evaluation, with --evaluate all of them"""
-    track: bool = False
-    """log to Weights & Biases as well"""
-    wandb_project_name: str = "sac-hpo"
-    """Weights & Biases project"""
-    wandb_entity: str | None = None
-    """Weights & Biases team or user"""
+    runs_dir: str = "runs"  # folder in which the run's own folder is made
+    eval_frequency: int = 10_000  # steps between evaluations
+    eval_episodes: int = 10  # episodes per evaluation
+    checkpoint_frequency: int = 50_000  # steps between checkpoints; each cuts the episodes in progress
+    snapshot_frequency: int = 0  # steps between copies of the agents beside those of each checkpoint; 0: none
+    capture_video: bool = False  # film the first episode of each evaluation; with --evaluate, all of them
+    track: bool = False  # log to Weights & Biases as well
+    wandb_project_name: str = "sac-hpo"  # Weights & Biases project
+    wandb_entity: str | None = None  # Weights & Biases team or user
 
     # instead of a new run
-    resume: str | None = None
-    """folder of a run to go on with; all arguments come from it, --total-timesteps may be raised"""
-    evaluate: str | None = None
-    """folder of a run whose last agent is to play --eval-episodes episodes"""
+    resume: str | None = None  # folder of a run to continue as it is, or longer: --total-timesteps may grow
+    evaluate: str | None = None  # folder of a run whose agents are to play --eval-episodes episodes
 
 
 ALGORITHM = Path(__file__).stem
-# The paper's Table I, by environment id without its version.
-TABLE_I_COLUMNS = ["alpha"]
-TABLE_I = {
+TABLE_I = {  # the paper's settings, by environment id without its version
+    "": ("alpha",),
     "HalfCheetah": (0.2,),
     "Hopper": (0.2,),
     "Walker2d": (0.2,),
@@ -131,408 +110,551 @@ TABLE_I = {
 }
 
 
-def stop(message: str, status: int = 2) -> NoReturn:
-    """Ends the program with one line on stderr. Status 2: unusable input, 3: the run went non-finite, 130: Ctrl-C."""
-    print(f"{ALGORITHM}.py: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(status)
+# --------------------------------------------------------------------------------------- algorithm: networks
 
 
-def require(args: Args, names: str, meaning: str, low: float, high: float = sys.float_info.max) -> None:
-    for name in names.split():
-        if not low <= getattr(args, name) <= high:
-            stop(f"--{name.replace('_', '-')} must be {meaning}, not {getattr(args, name)}")
+class Linear(nn.Module):
+    """n linear layers side by side: (n, B, in) -> (n, B, out). All 0 until `draw_weights` fills them."""
 
-
-def resolve(args: Args) -> Args:
-    """Fills what was not given from Table I; exits with status 2 on a value that cannot work."""
-    family = args.env_id.rpartition("-v")[0]
-    if family not in TABLE_I:
-        print(f"{args.env_id} is not in the paper's Table I: Hopper's row stands in for what is not given")
-    row = zip(TABLE_I_COLUMNS, TABLE_I.get(family, TABLE_I["Hopper"]), strict=True)
-    args = replace(args, **{name: value for name, value in row if getattr(args, name) is None})
-    require(args, "total_timesteps buffer_size batch_size torch_threads", "1 or more", 1)
-    require(args, "eval_frequency eval_episodes checkpoint_frequency", "1 or more", 1)
-    require(args, "seed learning_starts snapshot_frequency", "0 or more, below 2^63", 0, 2**63 - 1)
-    require(args, "policy_lr q_lr alpha", "positive", sys.float_info.min)
-    require(args, "gamma", "between 0 and 1", 0, 1)
-    require(args, "tau", "above 0 and at most 1", sys.float_info.min, 1)
-    if args.track and importlib.util.find_spec("wandb") is None:
-        stop("--track needs Weights & Biases: pip install wandb")
-    return args
-
-
-# ----------------------------------------------------------------------------------------------------- environment
-
-
-def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
-    """One environment with flat float32 observations (O,) and actions in [-1, 1]^A, rescaled to its own bounds.
-
-    Exits with status 2 if there is no such environment, its spaces do not fit, or it cannot draw when asked to.
-    """
-    env_id, options = args.env_id, {"render_mode": render_mode} if render_mode else {}  # not all know the latter
-    # Left alone, MuJoCo writes its warnings to a file in the current folder, deprecated model settings among them.
-    mujoco.set_mju_user_warning(lambda text: None if "deprecated" in text else print(text, file=sys.stderr))
-    try:
-        if "BulletEnv" in env_id:
-            import pybullet_envs_gymnasium  # noqa: F401  (registers the paper's tasks of Roboschool by these ids; slow)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # -v4 is meant: the nearest to the paper's -v2
-            env = gym.make(env_id, disable_env_checker=True, **options)
-    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
-        stop(f"--env-id {env_id}{' with --capture-video' if render_mode else ''}: {error}")
-    box, actions = env.observation_space, env.action_space
-    if not isinstance(box, gym.spaces.Box):
-        stop(f"--env-id {env_id}: observations must be a Box, not {box}")
-    if not isinstance(actions, gym.spaces.Box) or actions.dtype.kind != "f" or not actions.is_bounded():
-        stop(f"--env-id {env_id}: actions must be a continuous Box with finite bounds, not {actions}")
-    if render_mode:
-        try:
-            import moviepy  # noqa: F401  (RecordVideo needs it)
-
-            env.reset(seed=0)
-            env.render()
-        except Exception as error:  # every graphics backend raises its own kind
-            stop(f"--capture-video: no picture of {env_id}; on a machine without a screen set MUJOCO_GL=egl ({error})")
-    low, high = actions.low, actions.high
-
-    # Departure: the paper says nothing of bounds other than its prior's (-1, 1). Rounding may pass them: so the clip.
-    def rescale(action: np.ndarray) -> np.ndarray:  # (A,)
-        return np.clip(low + 0.5 * (action.reshape(low.shape) + 1.0) * (high - low), low, high).astype(low.dtype)
-
-    flat = gym.spaces.Box(-np.inf, np.inf, (int(np.prod(box.shape)),), np.float32)
-    # A copy, since an environment may write its next observation over the last one.
-    env = gym.wrappers.TransformObservation(env, lambda obs: np.array(obs, np.float32).ravel(), flat)
-    return gym.wrappers.TransformAction(env, rescale, gym.spaces.Box(-1.0, 1.0, (low.size,), np.float32))
-
-
-# --------------------------------------------------------------------------------------------------- replay buffer
-
-
-class Batch(NamedTuple):
-    obs: Tensor  # (B, O)
-    action: Tensor  # (B, A), in [-1, 1]
-    reward: Tensor  # (B,)
-    next_obs: Tensor  # (B, O)
-    terminated: Tensor  # (B,), 1 where the episode ended for good; a truncated one counts as 0
-
-
-class ReplayBuffer:
-    """The last `capacity` transitions, overwritten in a ring. Memory is taken only as it fills."""
-
-    def __init__(self, capacity: int, obs_dim: int, action_dim: int):
-        shapes = Batch((obs_dim,), (action_dim,), (), (obs_dim,), ())
-        self.data = Batch(*(np.zeros((capacity, *shape), np.float32) for shape in shapes))
-        self.capacity, self.added = capacity, 0
-
-    def add(self, *transition) -> None:
-        """Takes the fields of Batch for one step, in their order."""
-        for array, value in zip(self.data, transition, strict=True):
-            array[self.added % self.capacity] = value
-        self.added += 1
-
-    def sample(self, batch_size: int, rng: np.random.Generator, device: torch.device) -> Batch:
-        """Draws transitions uniformly, with replacement."""
-        rows = rng.integers(min(self.added, self.capacity), size=batch_size)
-        return Batch(*(torch.from_numpy(array[rows]).to(device) for array in self.data))
-
-    def state_dict(self) -> dict:
-        filled = min(self.added, self.capacity)  # slices before from_numpy: torch.save then writes these rows only
-        return {"added": self.added, "data": [torch.from_numpy(array[:filled]) for array in self.data]}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.added = state["added"]
-        for array, saved in zip(self.data, state["data"], strict=True):
-            array[: len(saved)] = saved.numpy()
-
-
-# -------------------------------------------------------------------------------------------------------- networks
-
-
-class QNetwork(nn.Module):
-    """Q(s, a): two hidden layers of 256 ReLU units (Sec. V-A)."""
-
-    def __init__(self, obs_dim: int, action_dim: int):
+    def __init__(self, n: int, inputs: int, outputs: int):
         super().__init__()
-        layers = nn.Linear(obs_dim + action_dim, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1)
-        self.net = nn.Sequential(*layers)
+        # For few outputs the transpose lies in memory: a CPU multiplies faster with it.
+        weight = torch.zeros(n, outputs, inputs).mT
+        self.weight = nn.Parameter(weight if outputs <= 32 else weight.contiguous())  # (n, in, out)
+        self.bias = nn.Parameter(torch.zeros(n, 1, outputs))
 
-    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        return self.net(torch.cat([obs, action], dim=-1)).squeeze(-1)  # (B,)
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
 
-    # The same again, for ReLU alone, written out for the gradient in the action: without autograd's graph, its gradient
-    # in the state and its concatenation. SAC-HPO's many actions at one state share the state's part of the first layer.
-    def state_part(self, obs: Tensor) -> Tensor:
-        """What the state adds to the first layer, bias included. (B, O) -> (B, 256)"""
-        return F.linear(obs, self.net[0].weight[:, : obs.shape[-1]], self.net[0].bias)
 
-    def layers(self, state_part: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The outputs of the three layers: (B, 256), (B, 256) and Q (B,)."""
-        first, _, second, _, last = self.net
-        h1 = torch.addmm(state_part, action, first.weight[:, -action.shape[-1] :].T).relu_()
-        h2 = second(h1).relu_()
-        return h1, h2, last(h2).squeeze(-1)
-
-    def action_gradient(self, h1: Tensor, h2: Tensor, action_dim: int) -> Tensor:
-        """dQ/da (B, A) from the hidden layers' outputs: what comes back passes a ReLU where its output is above 0."""
-        first, _, second, _, last = self.net
-        d2 = torch.ops.aten.threshold_backward(last.weight.expand(len(h2), -1), h2, 0.0)  # where(h2 > 0, weight, 0)
-        d1 = torch.ops.aten.threshold_backward(d2 @ second.weight, h1, 0.0)
-        return (first.weight[:, -action_dim:].T @ d1.T).T  # d1 @ weight, in the order that is faster for A = 3, 6
+def twice(x: Tensor) -> Tensor:
+    """(S, B, D) -> (2S, B, D): each seed's x for both of its critics."""
+    return x.unsqueeze(1).expand(-1, 2, -1, -1).flatten(0, 1)
 
 
 class TwinQ(nn.Module):
-    """Two critics that differ in their initial weights only; the smaller of the two tempers overestimation."""
+    """Two critics Q(s, a) per seed with different first weights; the smaller counters overestimation."""
 
-    def __init__(self, obs_dim: int, action_dim: int):
+    def __init__(self, seeds: int, obs_dim: int, action_dim: int):
         super().__init__()
-        self.q1 = QNetwork(obs_dim, action_dim)
-        self.q2 = QNetwork(obs_dim, action_dim)
+        self.layer1 = Linear(2 * seeds, obs_dim + action_dim, 256)
+        self.layer2 = Linear(2 * seeds, 256, 256)
+        self.layer3 = Linear(2 * seeds, 256, 1)
 
-    def forward(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        return self.q1(obs, action), self.q2(obs, action)  # (B,) each
-
-    def min(self, obs: Tensor, action: Tensor) -> Tensor:
-        return torch.min(*self(obs, action))  # (B,)
-
-    @torch.no_grad()
-    def state_parts(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        return self.q1.state_part(obs), self.q2.state_part(obs)  # (B, 256) each
-
-    @torch.no_grad()
-    def min_and_gradient(self, state_parts: tuple[Tensor, Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
-        """min(Q1, Q2) (B,) and its gradient in the action (B, A), as autograd would find them but for ties.
-
-        Each row goes back through its smaller critic only: half of what autograd does, which sends zeros the other way.
-        """
-        part1, part2 = state_parts
-        h1, h2, q1 = self.q1.layers(part1, action)
-        k1, k2, q2 = self.q2.layers(part2, action)
-        smaller = q1 < q2
-        rows, rest = smaller.nonzero().squeeze(-1), (~smaller).nonzero().squeeze(-1)
-        h1, h2 = h1.index_select(0, rows), h2.index_select(0, rows)
-        k1, k2 = k1.index_select(0, rest), k2.index_select(0, rest)
-        gradient, action_dim = torch.empty_like(action), action.shape[-1]
-        gradient[rows] = self.q1.action_gradient(h1, h2, action_dim)
-        gradient[rest] = self.q2.action_gradient(k1, k2, action_dim)
-        return torch.min(q1, q2), gradient
-
-
-def attach(value: Tensor, gradient: Tensor, action: Tensor) -> Tensor:
-    """value (B,), to autograd a function of the action (B, A) with a gradient (B, A) that is known already."""
-    return value + (gradient * (action - action.detach())).sum(-1)
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Q of both critics (S, 2, B)."""
+        h1 = F.relu(self.layer1(twice(torch.cat([obs, action], dim=-1))))
+        h2 = F.relu(self.layer2(h1))
+        return self.layer3(h2).view(-1, 2, obs.shape[1])
 
 
 def tanh_log_det(u: Tensor) -> Tensor:
-    """log |da/du| of a = tanh(u), the sum over A of log(1 - a^2), in a form exact for large |u|. (B, A) -> (B,)"""
+    """log |da/du| for a = tanh(u): the sum of log(1 - a^2) over A, without its rounding at large |u|."""
     return 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u)).sum(-1)
 
 
 class GaussianPolicy(nn.Module):
-    """a = tanh(u), u ~ N(mean(s), std(s)^2), from `hidden_layers` layers of 256 ReLU units."""
+    """a = tanh(u), u = mean(s) + std(s) xi, from one draw of noise, xi ~ N(0, 1) (S, B, A), per action."""
 
-    def __init__(self, obs_dim: int, action_dim: int, hidden_layers: int = 2):
+    draws = draws_to_act = 1  # of noise, for an action in an update and for one to execute
+
+    def __init__(self, seeds: int, obs_dim: int, action_dim: int, hidden_layers: int = 2):
         super().__init__()
-        layers = [nn.Linear(obs_dim, 256), nn.ReLU()]
-        for _ in range(hidden_layers - 1):
-            layers += [nn.Linear(256, 256), nn.ReLU()]
+        widths = [obs_dim] + hidden_layers * [256]
+        layers = [layer for i, o in pairwise(widths) for layer in (Linear(seeds, i, o), nn.ReLU())]
         self.body = nn.Sequential(*layers)
-        self.mean = nn.Linear(256, action_dim)
-        self.log_std = nn.Linear(256, action_dim)
+        self.mean = Linear(seeds, 256, action_dim)
+        self.log_std = Linear(seeds, 256, action_dim)
 
-    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation of u, (B, A) each."""
-        x = self.body(obs)  # (B, 256)
-        # Squashed into (-5, 2), where gradients still pass; the paper does not say how it keeps the spread in bounds.
+    def forward(self, obs: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
+        """u (S, B, A), differentiable in the weights, and log N(u; mean, std) (S, B)."""
+        x = self.body(obs)  # (S, B, 256)
+        # Departure: log std is squashed into (-5, 2), as in CleanRL; the paper is silent on its bounds.
         log_std = -5.0 + 3.5 * (torch.tanh(self.log_std(x)) + 1.0)
-        return self.mean(x), log_std
-
-    def sample_gaussian(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """u = mean + std * xi (B, A), differentiable in the parameters, and log N(u; mean, std) (B,)."""
-        mean, log_std = self(obs)
-        xi = torch.randn_like(mean)
         log_normal = (-0.5 * xi.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)
-        return mean + log_std.exp() * xi, log_normal
+        return self.mean(x) + log_std.exp() * xi, log_normal
 
-    def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """An action (B, A) and its log density on (-1, 1)^A (B,)."""
-        u, log_normal = self.sample_gaussian(obs)
+    def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """An action (S, B, A) and its log density on (-1, 1)^A (S, B)."""
+        u, log_normal = self(obs, *noise)
         return torch.tanh(u), log_normal - tanh_log_det(u)
 
-    def act(self, obs: Tensor, deterministic: bool) -> Tensor:
-        """The action to execute (B, A): a sample, or tanh(mean)."""
-        return torch.tanh(self(obs)[0]) if deterministic else self.sample(obs)[0]
+    @torch.no_grad()
+    def act(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """The action to execute. Departure: without noise, as in evaluation, it is tanh(mean)."""
+        return torch.tanh(self(obs, *noise)[0])
 
 
 class Agent(nn.Module):
-    """All that learns: critics, target critics, temperature, policy, and their optimisers."""
+    """All that learns, of S seeds."""
 
-    def __init__(self, obs_dim: int, action_dim: int, args: Args, device: torch.device):
+    def __init__(self, seeds: int, obs_dim: int, action_dim: int, args: Args):
         super().__init__()
-        self.q = TwinQ(obs_dim, action_dim)
+        self.seeds, self.action_dim = seeds, action_dim
+        self.q = TwinQ(seeds, obs_dim, action_dim)
         self.q_target = deepcopy(self.q).requires_grad_(False)
-        self.log_alpha = nn.Parameter(torch.tensor(math.log(args.alpha)))
-        self.policy = GaussianPolicy(obs_dim, action_dim)
-        self.device = device
-        self.to(device)
-        self.optimizers = {
-            "q": torch.optim.Adam(self.q.parameters(), lr=args.q_lr, fused=True),
-            "policy": torch.optim.Adam(self.policy.parameters(), lr=args.policy_lr, fused=True),
-            "alpha": torch.optim.Adam([self.log_alpha], lr=args.q_lr),
-        }
+        self.log_alpha = nn.Parameter(torch.full((seeds,), math.log(args.alpha)))
+        self.policy = GaussianPolicy(seeds, obs_dim, action_dim)
 
-    @torch.no_grad()
-    def act(self, obs: np.ndarray, deterministic: bool) -> np.ndarray:
-        """Actions (B, A) for observations (B, O)."""
-        return self.policy.act(torch.from_numpy(obs).to(self.device), deterministic).cpu().numpy()
+    def weights_of(self, index: int) -> dict[str, Tensor]:
+        """A copy of one seed's weights, as an Agent(1, ...) has them."""
+        chunks = {name: value.chunk(self.seeds) for name, value in self.state_dict().items()}
+        return {name: chunk[index].cpu().clone() for name, chunk in chunks.items()}
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """Of an Agent(1, ...): the deterministic actions (B, A) at observations (B, O)."""
+        no_noise = torch.zeros(self.policy.draws_to_act, 1, len(obs), self.action_dim)
+        return self.policy.act(torch.from_numpy(obs).unsqueeze(0), no_noise)[0].numpy()
 
 
-# ---------------------------------------------------------------------------------------------- losses and update
-
-Logs = dict[str, Tensor]  # TensorBoard's name -> scalar, detached
+# ----------------------------------------------------------------------------- algorithm: losses and update
 
 
-def soft_q_target(reward: Tensor, terminated: Tensor, next_q: Tensor, next_log_prob: Tensor, alpha, gamma) -> Tensor:
-    """r + gamma (Q'(s', a') - alpha log pi(a'|s')); nothing is expected after a termination. (B,)"""
+class Batch(NamedTuple):
+    obs: Tensor  # (S, B, O)
+    action: Tensor  # (S, B, A), in [-1, 1]
+    reward: Tensor  # (S, B)
+    next_obs: Tensor  # (S, B, O)
+    terminated: Tensor  # (S, B), 1 if the episode ended for good, 0 if it went on or was cut off
+
+
+Logs = dict[str, Tensor]  # name in TensorBoard -> (S,)
+
+
+def soft_q_target(reward, terminated, next_q: Tensor, next_log_prob: Tensor, alpha, gamma: float) -> Tensor:
+    """r + gamma (Q'(s', a') - alpha log pi(a'|s')), or r alone if the episode terminated. (S, B)"""
     return reward + gamma * (1.0 - terminated) * (next_q - alpha * next_log_prob)
 
 
-def q_loss(q1: Tensor, q2: Tensor, target: Tensor) -> tuple[Tensor, Logs]:
-    """Mean squared error of each critic against the common target, added up."""
-    loss = F.mse_loss(q1, target) + F.mse_loss(q2, target)
-    return loss, {"losses/q": loss.detach(), "values/q1": q1.detach().mean(), "values/q2": q2.detach().mean()}
+def q_loss(q: Tensor, target: Tensor) -> tuple[Tensor, Logs]:
+    """Mean squared error of each critic, q (S, 2, B), against the common target, added up. (S,)"""
+    loss = (q - target.unsqueeze(1)).square().mean(-1).sum(1)
+    q1, q2 = q.mean(-1).unbind(1)
+    return loss, {"losses/q": loss, "values/q1": q1, "values/q2": q2}
 
 
 def policy_loss(q: Tensor, log_prob: Tensor, alpha) -> tuple[Tensor, Logs]:
-    """Minus Eq. (5): alpha log pi(a|s) - Q(s, a)."""
-    loss = (alpha * log_prob - q).mean()
-    return loss, {"losses/policy": loss.detach(), "values/entropy": -log_prob.detach().mean()}
+    """Minus Eq. (5): alpha log pi - Q(s, a). (S,)"""
+    loss = (alpha * log_prob - q).mean(-1)
+    return loss, {"losses/policy": loss, "values/entropy": -log_prob.mean(-1)}
 
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> tuple[Tensor, Logs]:
-    """-alpha (log pi + target entropy), with alpha = exp(log_alpha) as the factor and not log_alpha itself.
-
-    Departure: only with --autotune, since the paper both speaks of tuning alpha and gives its values in Table I.
-    """
-    loss = -(log_alpha.exp() * (log_prob.detach() + target_entropy)).mean()
-    return loss, {"losses/temperature": loss.detach()}
+    """-alpha (log pi + target entropy). Departure: off by default, since Table I gives fixed values. (S,)"""
+    loss = -log_alpha.exp() * (log_prob.detach().mean(-1) + target_entropy)
+    return loss, {"losses/temperature": loss}
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step on the optimiser's own parameters; others that the loss went through get no gradient."""
+    """One step down the sum of the seeds' losses (S,), each of which depends on its own weights only."""
     parameters = optimizer.param_groups[0]["params"]
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)  # None leaves a parameter as it is
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+    for parameter in parameters:
+        parameter.grad = None
+    loss.sum().backward(inputs=parameters)
     optimizer.step()
 
 
-def update(agent: Agent, batch: Batch, args: Args) -> Logs:
-    """One gradient step on all that learns; then the target critics follow."""
+def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Args) -> Logs:
+    """One gradient step on critics, policy and, with --autotune, temperature; the target critics follow.
+
+    `noise` ~ N(0, 1) (2 policy.draws, S, B, A) is for the next states' actions and then for the new ones.
+    """
     obs, action, reward, next_obs, terminated = batch
-    alpha = agent.log_alpha.detach().exp()
+    next_noise, noise = noise.chunk(2)
+    alpha = agent.log_alpha.detach().exp().unsqueeze(-1)  # (S, 1)
 
     with torch.no_grad():
-        next_action, next_log_prob = agent.policy.sample(next_obs)
-        next_q = agent.q_target.min(next_obs, next_action)
+        next_action, next_log_prob = agent.policy.sample(next_obs, next_noise)
+        next_q = agent.q_target(next_obs, next_action).amin(1)
         target = soft_q_target(reward, terminated, next_q, next_log_prob, alpha, args.gamma)
-    loss, logs = q_loss(*agent.q(obs, action), target)
-    descend(agent.optimizers["q"], loss)
+    loss, q_logs = q_loss(agent.q(obs, action), target)
+    descend(optimizers["q"], loss)
 
-    action, log_prob = agent.policy.sample(obs)
-    q = attach(*agent.q.min_and_gradient(agent.q.state_parts(obs), action), action)
-    loss, policy_logs = policy_loss(q, log_prob, alpha)
-    descend(agent.optimizers["policy"], loss)
-    logs |= policy_logs | {"values/alpha": alpha}
+    action, log_prob = agent.policy.sample(obs, noise)
+    loss, policy_logs = policy_loss(agent.q(obs, action).amin(1), log_prob, alpha)
+    descend(optimizers["policy"], loss)
+    logs = {**q_logs, **policy_logs, "values/alpha": alpha.squeeze(-1)}
 
     if args.autotune:
-        loss, temperature_logs = temperature_loss(agent.log_alpha, log_prob, -float(action.shape[-1]))
-        descend(agent.optimizers["alpha"], loss)
+        loss, temperature_logs = temperature_loss(agent.log_alpha, log_prob, -float(agent.action_dim))
+        descend(optimizers["log_alpha"], loss)
         logs |= temperature_logs
 
-    with torch.no_grad():  # target <- (1 - tau) target + tau critic, at every update; the paper says "periodically"
+    with torch.no_grad():  # target <- (1 - tau) target + tau critic
         torch._foreach_lerp_(list(agent.q_target.parameters()), list(agent.q.parameters()), args.tau)
-    return logs
+    return {name: value.detach() for name, value in logs.items()}
 
 
-# ------------------------------------------------------------------------------------------------------ evaluation
+# ================================================================================ plumbing: the environment
 
 
-def evaluate(agent: Agent, args: Args, global_step: int, run: Path) -> dict[str, float]:
-    """Plays args.eval_episodes episodes with the deterministic policy, all environments stepped as one batch.
+def stop(message: str, status: int = 2) -> NoReturn:
+    """Ends the program with one line. Status 2: unusable input or disk, 3: not finite, 130: Ctrl-C."""
+    print(f"{ALGORITHM}.py: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(status)
 
-    Environments and random numbers are its own, made anew from (seed, global_step): training does not notice.
-    return_std is over the episodes. q_bias is min(Q1, Q2) at the first state minus the discounted return that
-    followed, averaged: above 0 the critics promise too much. (They also count entropy, and the policy's noise.)
+
+def check_finite(values, what: str) -> None:
+    if not np.isfinite(values).all():
+        raise FloatingPointError(f"{what} is not finite")
+
+
+def rescale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """From [-1, 1]^A to an environment's bounds, in their shape."""
+    unit = 0.5 * (action.reshape(low.shape) + 1.0)
+    return np.clip(low + unit * (high - low), low, high).astype(low.dtype)
+
+
+class Task(gym.Wrapper):
+    """Flat float32 observations (O,), actions in [-1, 1]^A, plain numbers for reward and ends of episodes.
+
+    A reset with a seed makes it anew: what PyBullet does after a reset hangs on what it did before, too.
     """
-    count = args.eval_episodes
+
+    def __init__(self, env: gym.Env, make: Callable[[], gym.Env]):
+        super().__init__(env)
+        self.make, self.is_new = make, True
+        self.low, self.high = env.action_space.low, env.action_space.high
+        self.obs_dim, self.action_dim = math.prod(env.observation_space.shape), self.low.size
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (self.obs_dim,))
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (self.action_dim,))
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        if seed is not None and not self.is_new:
+            self.env.close()
+            self.env = self.make()
+        self.is_new = False
+        obs, _ = self.env.reset(seed=seed, options=options)
+        return np.array(obs, np.float32).ravel(), {}
+
+    def step(self, action: np.ndarray):
+        obs, *numbers, _ = self.env.step(rescale(action, self.low, self.high))
+        return np.array(obs, np.float32).ravel(), *(np.asarray(x).item() for x in numbers), {}
+
+
+def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
+    """The task, wrapped. Exits with status 2 if it cannot be made, does not fit, or cannot be filmed."""
+    # Left alone, MuJoCo writes its warnings to a file in the current folder.
+    mujoco.set_mju_user_warning(lambda text: None if "deprecated" in text else print(text, file=sys.stderr))
+    warnings.filterwarnings("ignore", ".*out of date")  # -v4 is meant: it is the closest to the paper's -v2
+    options, film = {}, ""  # not every task knows the argument render_mode
+    if render_mode:
+        options = {"render_mode": render_mode}
+        film = " with --capture-video (without a screen set MUJOCO_GL=egl)"
+    try:
+        if "BulletEnv" in args.env_id:
+            import pybullet_envs_gymnasium  # noqa: F401  (registers these tasks)
+        make = partial(gym.make, args.env_id, disable_env_checker=True, **options)
+        env = make()
+        if render_mode:
+            import moviepy  # noqa: F401  (RecordVideo needs it)
+
+            with warnings.catch_warnings(action="ignore"):
+                env.reset(seed=0)
+                if not isinstance(env.render(), np.ndarray):
+                    raise ValueError("render() gives no picture")
+    except Exception as error:  # every simulator and every graphics backend raises its own kind
+        if "BulletEnv" in args.env_id and isinstance(error, ImportError):
+            stop(f"--env-id {args.env_id} needs PyBullet, which installs on Python 3.11 and before ({error})")
+        stop(f"--env-id {args.env_id}{film}: {type(error).__name__}: {error}")
+    box, actions = env.observation_space, env.action_space
+    if not isinstance(box, gym.spaces.Box) or not isinstance(actions, gym.spaces.Box):
+        stop(f"--env-id {args.env_id} needs Boxes of observations and actions, not {box} and {actions}")
+    with np.errstate(over="ignore"):  # bounds of 1e38 stand for none: their difference overflows
+        if actions.dtype.kind != "f" or not np.isfinite(actions.high - actions.low).all():
+            stop(f"--env-id {args.env_id} needs continuous, bounded actions, not {actions}")
+    return Task(env, make)
+
+
+def make_envs(args: Args, beside: bool) -> gym.vector.VectorEnv:
+    """The S tasks, stepped in processes beside the training or one after the other."""
+    makers = [partial(make_env, args)] * args.num_seeds
+    if beside:
+        return gym.vector.AsyncVectorEnv(makers, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+    return gym.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
+
+
+# ---------------------------------------- plumbing: random numbers, optimisers, replay buffer, CUDA graph
+
+
+def make_generators(seeds: range, device: torch.device) -> tuple[list[Generator], list[Generator]]:
+    """Two generators for each seed and from it alone: one on the CPU, one for the noise on the device."""
+    words = [np.random.SeedSequence(seed).generate_state(2) for seed in seeds]
+    on_cpu, on_device = np.transpose(words).tolist()
+    return [Generator().manual_seed(w) for w in on_cpu], [Generator(device).manual_seed(w) for w in on_device]
+
+
+@torch.no_grad()
+def draw_weights(agent: Agent, generators: list[Generator]) -> None:
+    """PyTorch's default, uniform in +-1/sqrt(inputs), to each seed's layers from its own generator."""
+    for layer in agent.modules():
+        if isinstance(layer, Linear):
+            bound = 1.0 / math.sqrt(layer.weight.shape[1])
+            for parameter in layer.weight, layer.bias:
+                for part, generator in zip(parameter.chunk(len(generators)), generators, strict=True):
+                    part.uniform_(-bound, bound, generator=generator)
+    agent.q_target.load_state_dict(agent.q.state_dict())
+
+
+def make_optimizers(agent: Agent, args: Args) -> dict[str, torch.optim.Adam]:
+    """Adam works element by element: S agents in one optimiser stay S agents."""
+    warnings.filterwarnings("ignore", ".*running without CUDA graph capture")  # before the capture it must
+    groups = {"q": agent.q.parameters(), "policy": agent.policy.parameters(), "log_alpha": [agent.log_alpha]}
+    rates = {"q": args.q_lr, "policy": args.policy_lr, "log_alpha": args.q_lr}
+    options = {"fused": True, "capturable": agent.log_alpha.is_cuda}
+    optimizers = {name: torch.optim.Adam(groups[name], lr=rates[name], **options) for name in groups}
+    for optimizer in optimizers.values():  # a step by gradients of 0 makes Adam's state and moves nothing
+        for parameter in optimizer.param_groups[0]["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        for state in optimizer.state.values():
+            state["step"].zero_()
+    return optimizers
+
+
+class Noise:
+    """All that is random in acting and updates: drawn ahead, 64 steps at a time, by a generator per seed.
+
+    So a CUDA graph (see `capture`) draws nothing itself: it reads what belongs to the step set by `advance`.
+    """
+
+    def __init__(self, generators: list[Generator], policy: nn.Module, batch_size: int, action_dim: int):
+        seeds, device = len(generators), generators[0].device
+        self.to_act = torch.zeros(seeds, 64, policy.draws_to_act, 1, action_dim, device=device)
+        self.to_update = torch.zeros(seeds, 64, 2 * policy.draws, batch_size, action_dim, device=device)
+        self.rows = torch.zeros(seeds, 64, batch_size, dtype=torch.long, device=device)  # of minibatches
+        self.step = torch.zeros(1, dtype=torch.long, device=device)
+        self.generators, self.left = generators, 0
+
+    def advance(self) -> None:
+        if self.left == 0:
+            for index, generator in enumerate(self.generators):
+                self.to_act[index].normal_(generator=generator)
+                self.to_update[index].normal_(generator=generator)
+                self.rows[index].random_(generator=generator)  # 63 bits: the remainder by any size is uniform
+            self.left = 64
+        self.left -= 1
+        self.step.fill_(self.left)
+
+    def now(self, drawn: Tensor) -> Tensor:
+        """This step's part of one of the three tensors, without its second axis."""
+        return drawn.index_select(1, self.step).squeeze(1)
+
+
+class ReplayBuffer:
+    """The last `capacity` transitions of each seed on the device, packed in rows: a ring (S, capacity, D)."""
+
+    def __init__(self, seeds: int, capacity: int, obs_dim: int, action_dim: int, device: torch.device):
+        self.widths = obs_dim, action_dim, 1, obs_dim, 1  # of the fields of Batch
+        self.capacity, self.added, shape = capacity, 0, (seeds, capacity, sum(self.widths))
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if device.type == "cuda":
+            there, _ = torch.cuda.mem_get_info(device)
+        if 4 * math.prod(shape) > there:
+            excess = f"{4 * math.prod(shape) / 1e9:.3g} GB of {there / 1e9:.3g} GB on the {device.type}"
+            stop(f"--buffer-size {capacity} with --num-seeds {seeds} would take {excess}: lower one of them")
+        if device.type == "cuda":
+            self.data = torch.zeros(shape, device=device)
+        else:  # by NumPy, which takes memory only as rows are written
+            self.data = torch.from_numpy(np.zeros(shape, np.float32))
+        self.first_rows = torch.arange(seeds, device=device).unsqueeze(-1) * capacity  # (S, 1)
+        self.filled = torch.ones((), dtype=torch.long, device=device)  # 1 at first, as `sample` divides by it
+
+    def add(self, rows: np.ndarray) -> None:
+        """One transition of each seed (S, D), the fields of Batch side by side."""
+        self.data[:, self.added % self.capacity] = to_device(rows, self.data.device)
+        self.added += 1
+        self.filled.fill_(min(self.added, self.capacity))
+
+    def sample(self, numbers: Tensor) -> Batch:
+        """A minibatch of each seed, uniform and with replacement, by random whole numbers (S, B)."""
+        rows = self.first_rows + numbers % self.filled
+        packed = self.data.flatten(0, 1).index_select(0, rows.flatten()).view(*numbers.shape, -1)
+        obs, action, reward, next_obs, terminated = packed.split(self.widths, dim=-1)
+        return Batch(obs, action, reward.squeeze(-1), next_obs, terminated.squeeze(-1))
+
+    def state_dict(self) -> dict:
+        filled = min(self.added, self.capacity)  # by way of NumPy, as torch.save writes all that a view is of
+        return {"added": self.added, "rows": [torch.from_numpy(x[:filled].cpu().numpy()) for x in self.data]}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.added = state["added"]
+        self.filled.fill_(min(self.added, self.capacity))
+        for rows, saved in zip(self.data, state["rows"], strict=True):
+            rows[: len(saved)] = saved
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """Through pinned memory, if to a GPU: only then does the CPU not wait for the copy."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def capture(function: Callable, changed: list[Tensor]) -> Callable:
+    """On a GPU, a function that launches all kernels of `function` at once; on a CPU, `function` itself.
+
+    An update is hundreds of small kernels, slower to launch than to run. So they are recorded once, as a CUDA
+    graph, which runs nothing, and replayed on the same tensors. Some calls on a side stream must come before;
+    what they did to the tensors `changed` is undone.
+    """
+    if not changed[0].is_cuda:
+        return function
+    before = [tensor.clone() for tensor in changed]
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            function()
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph, stream=stream):
+        output = function()  # tensors that every replay fills
+    with torch.no_grad():
+        torch._foreach_copy_(changed, before)
+
+    def replay():
+        graph.replay()
+        return output
+
+    replay.recorded = function  # as long as this lives, so do the tensors that the graph reads and writes
+    return replay
+
+
+# ------------------------------------------------------------------------------------ plumbing: evaluation
+
+
+def evaluate(weights: dict, args: Args, seed: int, step: int, folder: Path) -> dict[str, float]:
+    """Plays episodes with one seed's deterministic policy, each in a new environment, all at the same time.
+
+    q_bias: what the critics promised at the first state minus the discounted return that followed, averaged.
+    """
+    count, title = args.eval_episodes, f"evaluation of seed {seed} at step {step}"
     films = (count if args.evaluate else 1) if args.capture_video else 0
-    warnings.filterwarnings("ignore", ".*Overwriting existing videos")  # all films of a run share one folder
+    warnings.filterwarnings("ignore", ".*Overwriting existing videos")  # all films of a seed share one folder
     envs = [make_env(args, "rgb_array" if i < films else None) for i in range(count)]
     for i in range(films):
-        name = f"step_{global_step}_number_{i}"
-        envs[i] = gym.wrappers.RecordVideo(envs[i], str(run / "videos"), lambda episode: True, name_prefix=name)
-    seeds = np.random.default_rng([args.seed, global_step]).integers(2**31, size=count).tolist()
-    obs = np.stack([env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)])  # (count, O)
+        name, videos = f"step_{step}_number_{i}", str(folder / "videos")
+        envs[i] = gym.wrappers.RecordVideo(envs[i], videos, lambda episode: True, name_prefix=name)
+    agent = Agent(1, envs[0].observation_space.shape[0], envs[0].action_space.shape[0], args)
+    agent.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})
+    reset_seeds = np.random.default_rng([seed, step]).integers(2**31, size=count).tolist()
+    obs = np.stack([env.reset(seed=s)[0] for env, s in zip(envs, reset_seeds, strict=True)])  # (count, O)
     with torch.no_grad():
-        first = torch.from_numpy(obs).to(agent.device)
-        first_q = agent.q.min(first, agent.policy.act(first, deterministic=True)).cpu().numpy()
-    returns, discounted, lengths, playing = np.zeros(count), np.zeros(count), np.zeros(count, int), np.arange(count)
-    while playing.size:
-        actions, over = agent.act(obs[playing], deterministic=True), np.zeros(playing.size, bool)
-        for j, i in enumerate(playing):
-            obs[i], reward, terminated, truncated, _ = envs[i].step(actions[j])
+        first = [torch.from_numpy(array).unsqueeze(0) for array in (obs, agent.act(obs))]
+        promised = agent.q(*first).amin(1)[0].numpy()
+    (returns, discounted, lengths), playing = np.zeros((3, count)), list(range(count))
+    while playing:
+        for i, action in zip(tuple(playing), agent.act(obs[playing]), strict=True):
+            check_finite([*obs[i], *action], f"{title}: an observation or action")
+            obs[i], reward, terminated, truncated, _ = envs[i].step(action)
             returns[i] += reward
             discounted[i] += args.gamma ** lengths[i] * reward
             lengths[i] += 1
-            over[j] = terminated or truncated
-        playing = playing[~over]
+            if terminated or truncated:
+                playing.remove(i)
     for env in envs:
         env.close()
-    row = {"return_mean": returns.mean(), "return_std": returns.std()}
+    row = {"return_mean": returns.mean(), "return_std": returns.std()}  # over episodes, not seeds
     row |= {f"return_{i}": value for i, value in enumerate(returns)}
-    row |= {"length_mean": lengths.mean(), "q_bias": (first_q - discounted).mean()}
+    row |= {"length_mean": lengths.mean(), "q_bias": (promised - discounted).mean()}
+    check_finite(list(row.values()), f"{title}: the environment's reward")
     return {name: float(value) for name, value in row.items()}
 
 
-# ------------------------------------------------------------------------------------------------------ checkpoint
+def start_worker(parent: Connection) -> None:
+    """A process that evaluates leaves Ctrl-C to its parent and ends with it, even if that was killed."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=lambda: (parent.poll(None), os._exit(1)), daemon=True).start()
+
+
+class Evaluations:
+    """Evaluates every seed, in processes beside the training or at once; writes the results down in order."""
+
+    def __init__(self, args: Args, run: Path, rows: dict[int, list[dict]], writers: dict, beside: bool):
+        self.args, self.run, self.rows, self.writers, self.pending = args, run, rows, writers, []
+        spawn = multiprocessing.get_context("spawn")  # a forked process could use neither CUDA nor threads
+        theirs, self.ours = spawn.Pipe(duplex=False)  # carries nothing; that it closes ends the processes
+        workers = min(len(rows), max(1, os.cpu_count() // 2))
+        self.pool = ProcessPoolExecutor(workers, spawn, start_worker, (theirs,)) if beside else None
+
+    def close(self) -> None:
+        self.ours.close()
+        if self.pool:
+            self.pool.shutdown(cancel_futures=True)
+
+    def submit(self, seed: int, step: int, weights: dict[str, Tensor], timing: dict[str, float]) -> None:
+        arrays = {name: value.numpy() for name, value in weights.items()}  # tensors would hold file handles
+        job = arrays, self.args, seed, step, self.run / f"seed_{seed}"
+        self.pending.append((seed, step, timing, self.pool.submit(evaluate, *job) if self.pool else job))
+
+    def collect(self, wait: bool) -> None:
+        """Writes down what is done, in the order in which it was submitted; if told to wait, all of it."""
+        while self.pending and (wait or not self.pool or self.pending[0][-1].done()):
+            seed, step, timing, job = self.pending.pop(0)
+            row = {"global_step": step, **(job.result() if self.pool else evaluate(*job)), **timing}
+            self.rows[seed].append(row)
+            write_rows(self.run / f"seed_{seed}" / "eval.csv", self.rows[seed])
+            for name in "return_mean", "return_std", "length_mean", "q_bias", "steps_per_second":
+                self.writers[seed].add_scalar(f"eval/{name}", row[name], step)
+            score = f"return {row['return_mean']:.1f} +- {row['return_std']:.1f}"
+            tqdm.write(f"seed {seed}, step {step}: {score}, {row['steps_per_second']:.0f} steps/s")
+
+
+# ---------------------------------------------------------------------------------- plumbing: a run on disk
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a temporary file and renames it: a kill leaves the old content or the new, never a part."""
+    """Through a temporary file: if the process is killed meanwhile, the old file is still whole."""
     part = path.with_name(path.name + ".part")
-    write(part)
-    os.replace(part, path)
+    try:
+        write(part)
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # of torch.save the latter
+        raise OSError(f"{path} cannot be written: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:
-    """The whole CSV file, header first."""
     lines = [rows[0], *(row.values() for row in rows)] if rows else []
-    write_whole(path, lambda part: part.write_text("".join(",".join(map(str, line)) + "\n" for line in lines)))
+    text = "".join(",".join(map(str, line)) + "\n" for line in lines)
+    write_whole(path, lambda part: part.write_text(text))
 
 
-def save_agent(run: Path, agent: Agent, args: Args, global_step: int) -> None:
-    """agent_<step>.pt: weights and configuration, to play with and to plot from."""
-    state = {"algorithm": ALGORITHM, "args": asdict(replace(args, resume=None)), "global_step": global_step}
-    state["agent"] = agent.state_dict()
-    write_whole(run / f"agent_{global_step}.pt", lambda part: torch.save(state, part))
-
-
-def load(path: Path, parts: dict) -> dict:
-    """Reads a file of torch.save, restores the named parts (by their load_state_dict) and returns all that is in it.
-
-    Only tensors and plain data are read: a file from a stranger executes nothing.
-    """
+def load(path: Path, restore: Callable[[dict], object] = dict) -> dict:
+    """Reads a file of torch.save and hands its content to `restore`. Code in the file does not run."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        restore(state)
         return state
     except Exception as error:  # a damaged or foreign file raises half a dozen kinds
-        stop(f"{path} is damaged or does not fit this script ({(str(error).splitlines() or [repr(error)])[0]})")
+        stop(f"{path} is damaged or does not fit ({(str(error).splitlines() or [repr(error)])[0]})")
+
+
+def save_agents(agent: Agent, args: Args, task: Task, step: int, run: Path) -> None:
+    """agent_<step>.pt of each seed: what `load_agent` and --evaluate need."""
+    for index in range(args.num_seeds):
+        seed = args.seed + index
+        state = {"algorithm": ALGORITHM, "global_step": step, "agent": agent.weights_of(index)}
+        state |= {"args": asdict(replace(args, seed=seed, num_seeds=1, resume=None)), "obs_dim": task.obs_dim}
+        state |= {"action_low": torch.tensor(task.low), "action_high": torch.tensor(task.high)}
+        write_whole(run / f"seed_{seed}" / f"agent_{step}.pt", partial(torch.save, state))
+
+
+def load_agent(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The policy in an agent_<step>.pt for your own program: from an observation to the action to execute.
+
+    policy = load_agent("runs/<run>/seed_1/agent_1000000.pt")
+    obs, reward, terminated, truncated, info = env.step(policy(obs))
+    """
+    state = load(Path(path))
+    low, high = state["action_low"].numpy(), state["action_high"].numpy()
+    agent = Agent(1, state["obs_dim"], low.size, Args(**state["args"]))
+    agent.load_state_dict(state["agent"])
+    return lambda obs: rescale(agent.act(np.array(obs, np.float32).reshape(1, -1)), low, high)
 
 
 def stored_args(run: str) -> Args:
-    """The configuration of a run; exits with status 2 if the folder holds no run of this script."""
     try:
         config = json.loads((Path(run) / "config.json").read_text())
         if config["algorithm"] != ALGORITHM:
@@ -542,179 +664,276 @@ def stored_args(run: str) -> Args:
         stop(f"{run} is not the folder of a run: config.json cannot be used ({error})")
 
 
-def open_run(args: Args, parts: dict) -> tuple[Path, dict]:
-    """Makes the folder of a new run, or restores `parts` from a run's checkpoint. Returns folder and checkpoint.
-
-    A run stopped before its first checkpoint begins anew. The only change allowed to a run is that it gets longer.
-    """
-    config, state = {"algorithm": ALGORITHM, "args": asdict(replace(args, resume=None, evaluate=None))}, {}
-    if args.resume:
-        run, new = Path(args.resume), config["args"]
-        for name, old in asdict(stored_args(args.resume)).items():
-            if new[name] != old and not (name == "total_timesteps" and new[name] > old):
-                stop(f"--{name.replace('_', '-')} is {old} in this run; only --total-timesteps may change, and grow")
-        if (run / "checkpoint.pt").exists():
-            state = load(run / "checkpoint.pt", parts)
-        config = json.loads((run / "config.json").read_text()) | config
+def write_config(run: Path, args: Args) -> None:
+    """config.json: the arguments and, of the run's beginning, what else may matter to its numbers."""
+    path = run / "config.json"
+    if path.exists():
+        config = json.loads(path.read_text())
     else:
-        task = args.env_id.replace("/", "-").replace(":", "-")
-        run = Path(args.runs_dir) / f"{task}__{ALGORITHM}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
+        folder = shlex.quote(str(Path(__file__).resolve().parent))
+        failed, commit = subprocess.getstatusoutput(f"git -C {folder} describe --always --dirty --abbrev=40")
         names = "torch", "gymnasium", "mujoco", "pybullet", "pybullet_envs_gymnasium", "numpy"
-        config["versions"] = {d.name: d.version for d in importlib.metadata.distributions() if d.name in names}
-        config["versions"]["python"] = sys.version.split()[0]
-        cpuinfo = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-        config["processor"] = next((line.split(": ")[-1] for line in cpuinfo if line.startswith("model name")), None)
-        git = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=40"]
-        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
-        config |= {"commit": commit or None, "command": shlex.join(sys.argv)}
+        versions = {d.name: d.version for d in importlib.metadata.distributions() if d.name in names}
+        cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+        processors = re.findall(r"model name\s*: (.*)", cpuinfo) or [None]
+        gpu = torch.cuda.get_device_name() if args.cuda and torch.cuda.is_available() else None
+        config = {"algorithm": ALGORITHM, "command": shlex.join(sys.argv), "processor": processors[0]}
+        config |= {"versions": {**versions, "python": sys.version.split()[0]}, "gpu": gpu}
+        config |= {"commit": None if failed else commit}
+    config["args"] = asdict(replace(args, resume=None, evaluate=None))
+    write_whole(path, lambda part: part.write_text(json.dumps(config, indent=2) + "\n"))
+
+
+def start_wandb(args: Args, run: Path) -> None:
     try:
-        run.mkdir(parents=True, exist_ok=args.resume is not None)
-        write_whole(run / "config.json", lambda part: part.write_text(json.dumps(config, indent=2) + "\n"))
-        return run, state
-    except OSError as error:
-        stop(f"--runs-dir {args.runs_dir}: the run's folder cannot be made or written ({error})")
-
-
-# ----------------------------------------------------------------------------------------------------------- train
-
-
-def set_device(args: Args) -> torch.device:
-    torch.set_num_threads(args.torch_threads)
-    return torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
-
-
-def train(args: Args) -> Path:
-    """The loop of Algorithm 1, whatever the policy: acts, stores, updates. Returns the folder of the run."""
-    args, device = resolve(args), set_device(args)
-    torch.manual_seed(args.seed)  # initial weights and the policy's noise
-    rng = np.random.default_rng(args.seed)  # first actions, minibatches, the seed of each episode
-    env = make_env(args)
-    if args.capture_video:
-        make_env(args, "rgb_array").close()  # if it cannot be filmed, say so now
-    obs_dim, action_dim = env.observation_space.shape[0], env.action_space.shape[0]
-    agent = Agent(obs_dim, action_dim, args, device)
-    try:
-        buffer = ReplayBuffer(args.buffer_size, obs_dim, action_dim)
-    except (MemoryError, ValueError) as error:
-        stop(f"--buffer-size {args.buffer_size} is too large: {error}")
-
-    global_step, seconds, rows = 0, 0.0, []  # rows: those of eval.csv
-    run, state = open_run(args, {"agent": agent, "buffer": buffer, **agent.optimizers})
-    if state:
-        global_step, seconds, rows = state["global_step"], state["seconds"], state["rows"]
-        rng.bit_generator.state = state["rng"]
-        torch.set_rng_state(state["torch_rng"])
-        if device.type == "cuda" and "cuda_rng" in state:  # not if the run began on a machine without
-            torch.cuda.set_rng_state(state["cuda_rng"])
-    write_rows(run / "eval.csv", rows)
-    if args.track:
         import wandb
 
         project = {"project": args.wandb_project_name, "entity": args.wandb_entity, "config": asdict(args)}
         wandb.init(name=run.name, id=run.name, resume="allow", sync_tensorboard=True, **project)
-    writer = SummaryWriter(str(run), purge_step=global_step + 1 if args.resume else None)
-    print(f"{run}: steps {global_step} to {args.total_timesteps} on {device}\n{args}")
-    bar = tqdm(total=args.total_timesteps, initial=global_step, unit="step", disable=None, dynamic_ncols=True)
-    start_time, speed_step, speed_time = time.perf_counter() - seconds, global_step, time.perf_counter()
-    next_checkpoint = (global_step // args.checkpoint_frequency + 1) * args.checkpoint_frequency
+    except Exception as error:  # not installed, no login, a name that is refused
+        stop(f"--track: Weights & Biases cannot be used: {type(error).__name__}: {error}")
 
-    def check_finite(values, what: str) -> None:
-        if not np.isfinite(values).all():
-            kept = (run / "checkpoint.pt").exists()
-            then = f"resume from {run / 'checkpoint.pt'} with --resume {run}" if kept else "there is no checkpoint yet"
-            stop(f"step {global_step}: {what} is not finite, the run ends here; {then}", status=3)
 
-    while global_step < args.total_timesteps:
-        obs, _ = env.reset(seed=int(rng.integers(2**31)))
-        episode_return, episode_length, done = 0.0, 0, False
-        while not done and global_step < args.total_timesteps:
-            global_step += 1
+@contextmanager
+def open_run(args: Args, seeds: range) -> Iterator[Path]:
+    """The run's folder, made if it is new, and locked. If the run breaks off, says how to go on."""
+    name = f"{args.env_id.replace('/', '-').replace(':', '-')}__{ALGORITHM}__{args.seed}__"
+    run = Path(args.resume or Path(args.runs_dir) / f"{name}{datetime.now():%Y%m%d-%H%M%S-%f}")
+    if args.track:
+        start_wandb(args, run)
+    try:
+        for seed in seeds:
+            (run / f"seed_{seed}").mkdir(parents=True, exist_ok=True)
+        with FileLock(run / "lock", timeout=0):
+            yield run
+    except Timeout:
+        stop(f"--resume {run}: another process is training there")
+    except (KeyboardInterrupt, FloatingPointError) as error:
+        kept = (run / "checkpoint.pt").exists()
+        then = f"--resume {run} goes back to the last checkpoint" if kept else "there is no checkpoint yet"
+        if isinstance(error, KeyboardInterrupt):
+            stop(f"interrupted; {then}", status=130)
+        stop(f"{error}; {then}; if it comes again, start anew with other settings", status=3)
+
+
+# ----------------------------------------------------------------------------------------- plumbing: training
+
+
+def require(args: Args, names: str, low: float, high: float) -> None:
+    for name in names.split():
+        if not low <= getattr(args, name) <= high:
+            flag = "--" + name.replace("_", "-")
+            stop(f"{flag} must be between {low:g} and {high:g}, not {getattr(args, name)}")
+
+
+def resolve(args: Args) -> Args:
+    """Fills in Table I and ends the program on values that cannot work."""
+    family = re.sub(r"^.*:|-v\d+$", "", args.env_id)
+    row = dict(zip(TABLE_I[""], TABLE_I.get(family, TABLE_I["Hopper"]), strict=True))
+    missing = {name: value for name, value in row.items() if getattr(args, name) is None}
+    if missing and family not in TABLE_I:
+        print(f"{args.env_id} is not in the paper's Table I. Hopper's row is used: {missing}")
+    args = replace(args, **missing)
+    require(args, "total_timesteps buffer_size eval_frequency checkpoint_frequency", 1, 1e12)
+    require(args, "num_seeds batch_size eval_episodes", 1, 1e5)
+    require(args, "torch_threads", 1, 1e3)
+    require(args, "seed learning_starts snapshot_frequency", 0, 1e12)
+    require(args, "policy_lr q_lr alpha", 1e-10, 1e6)
+    require(args, "gamma", 0, 1)
+    require(args, "tau", 1e-10, 1)
+    return args
+
+
+def make_task(args: Args) -> tuple[Args, Task]:
+    """The task, for its shapes and bounds, and the arguments, with its version."""
+    task = make_env(args, "rgb_array" if args.capture_video else None)
+    task.close()
+    if not args.env_id.endswith(task.spec.id):
+        print(
+            f"{args.env_id} names no version: {task.spec.id}, the newest, is used (closest to the paper: -v4)"
+        )
+        args = replace(args, env_id=args.env_id[: args.env_id.rfind(":") + 1] + task.spec.id)
+    if len(shape := task.env.observation_space.shape) > 1:
+        print(f"observations of shape {shape} are flattened: there is no convolution")
+    return args, task
+
+
+def train(args: Args) -> Path:
+    """Algorithm 1 for all seeds: act, update, step, and (Departure) store last. Returns the run's folder."""
+    for name, stored in asdict(stored_args(args.resume)).items() if args.resume else ():
+        given = getattr(args, name)
+        if name != "resume" and given != stored and not (name == "total_timesteps" and given > stored):
+            flag = "--" + name.replace("_", "-")
+            stop(f"{flag} is {stored} in {args.resume}: only --total-timesteps may change, and grow")
+    args, task = make_task(resolve(args))
+    torch.set_num_threads(args.torch_threads)
+    device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
+    seeds = range(args.seed, args.seed + args.num_seeds)
+    obs_dim, action_dim = task.obs_dim, task.action_dim
+
+    generators, noise_generators = make_generators(seeds, device)
+    agent = Agent(len(seeds), obs_dim, action_dim, args)
+    draw_weights(agent, generators)
+    optimizers = make_optimizers(agent.to(device), args)
+    adam = [value for o in optimizers.values() for state in o.state.values() for value in state.values()]
+    capacity = min(args.buffer_size, args.total_timesteps)
+    buffer = ReplayBuffer(len(seeds), capacity, obs_dim, action_dim, device)
+    noise = Noise(noise_generators, agent.policy, args.batch_size, action_dim)
+    obs_on_device = torch.zeros(len(seeds), 1, obs_dim, device=device)
+    chosen = torch.zeros(len(seeds), action_dim, pin_memory=device.type == "cuda")
+    chosen_now = torch.get_device_module(device).Event()
+
+    def act() -> Tensor:
+        return agent.policy.act(obs_on_device, noise.now(noise.to_act).transpose(0, 1)).squeeze(1)
+
+    def learn() -> Logs:
+        batch = buffer.sample(noise.now(noise.rows))
+        return update(agent, optimizers, batch, noise.now(noise.to_update).transpose(0, 1), args)
+
+    act, learn = (capture(function, [*agent.state_dict().values(), *adam]) for function in (act, learn))
+
+    def restore(state: dict) -> None:
+        agent.load_state_dict(state["agent"])
+        buffer.load_state_dict(state["buffer"])
+        for tensor, saved in zip(adam, state["adam"], strict=True):
+            tensor.copy_(saved)
+        for generator, saved in zip(generators + noise_generators, state["generators"], strict=True):
+            generator.set_state(saved)
+
+    def check(values, what: str) -> None:
+        check_finite(values, f"step {global_step}: {what}")
+
+    start, seconds, rows, writers = 0, 0.0, {seed: [] for seed in seeds}, {}  # rows: those of eval.csv
+    beside = device.type == "cuda" or len(seeds) > 1
+    with open_run(args, seeds) as run, closing(Evaluations(args, run, rows, writers, beside)) as evaluations:
+        if args.resume and (run / "checkpoint.pt").exists():
+            state = load(run / "checkpoint.pt", restore)
+            start, seconds = state["global_step"], state["seconds"]
+            rows.update(state["rows"])
+        if start >= args.total_timesteps:
+            print(f"{run} is finished: {start} steps. To go on, give a larger --total-timesteps.")
+            return run
+        write_config(run, args)
+        for seed in seeds:  # what the checkpoint does not know of will come again
+            write_rows(run / f"seed_{seed}" / "eval.csv", rows[seed])
+            writers[seed] = SummaryWriter(str(run / f"seed_{seed}"), purge_step=start + 1)
+        print(f"{run}: steps {start} to {args.total_timesteps} on {device}\n{args}")
+
+        envs, obs, logs = make_envs(args, beside=device.type == "cuda" and len(seeds) > 1), None, {}
+        clock, clock_step = time.perf_counter(), start
+        began = clock - seconds
+        steps, total = range(start + 1, args.total_timesteps + 1), args.total_timesteps
+        bar = tqdm(steps, initial=start, total=total, unit="step", disable=None, dynamic_ncols=True)
+        for global_step in bar:
+            if obs is None:  # at the start and after a checkpoint
+                obs, _ = envs.reset(seed=[int(torch.randint(2**31, (), generator=g)) for g in generators])
+                returns, lengths = np.zeros((2, len(seeds)))
+                noise.left = 0  # drawn anew, in the run that goes on as in the one that resumes
+            check(obs, "the environment's observation")
+
             if global_step <= args.learning_starts:
-                action = rng.uniform(-1.0, 1.0, action_dim).astype(np.float32)
+                actions = np.stack([torch.rand(action_dim, generator=g).numpy() * 2 - 1 for g in generators])
             else:
-                action = agent.act(obs[None], deterministic=False)[0]
-                check_finite(action, "the policy's action")
-            next_obs, reward, terminated, truncated, _ = env.step(action)
-            check_finite(np.append(next_obs, reward), "the environment's reward or observation")
-            buffer.add(obs, action, reward, next_obs, terminated)
-            obs, done = next_obs, terminated or truncated
-            episode_return, episode_length = episode_return + float(reward), episode_length + 1
+                noise.advance()
+                obs_on_device.copy_(to_device(obs, device).unsqueeze(1))
+                chosen.copy_(act(), non_blocking=True)
+                chosen_now.record()
+                if buffer.added:  # Of what is stored so far: on a GPU it runs while the environments step.
+                    logs = learn()
+                chosen_now.synchronize()
+                actions = chosen.numpy()  # (S, A)
+                check(actions, "the policy's action")
+            next_obs, rewards, terminated, truncated, _ = envs.step(actions)
+            packed = np.column_stack([obs, actions, rewards, next_obs, terminated])  # in the order of Batch
+            check(packed, "the environment's observation or reward")
+            buffer.add(packed.astype(np.float32))
+            obs, returns, lengths = next_obs, returns + rewards, lengths + 1
+            if (over := terminated | truncated).any():
+                for index in np.flatnonzero(over):
+                    writers[seeds[index]].add_scalar("charts/episodic_return", returns[index], global_step)
+                    writers[seeds[index]].add_scalar("charts/episodic_length", lengths[index], global_step)
+                    bar.set_postfix_str(f"return {returns[index]:.1f}", refresh=False)
+                obs, _ = envs.reset(options={"reset_mask": over})
+                returns[over], lengths[over] = 0.0, 0.0
 
-            if global_step > args.learning_starts:
-                logs = update(agent, buffer.sample(args.batch_size, rng, device), args)
-                losses = [logs["losses/q"].item(), logs["losses/policy"].item()]
-                check_finite(losses, "the critics' or the policy's loss")
-                if global_step % 100 == 0:
-                    for name, value in logs.items():
-                        writer.add_scalar(name, value, global_step)
-            bar.update()
+            last = global_step == args.total_timesteps
+            evaluating = last or global_step % args.eval_frequency == 0
+            saving = last or global_step % args.checkpoint_frequency == 0
+            if logs and (global_step % 100 == 0 or evaluating or saving):
+                values = torch.stack(list(logs.values()), dim=1).cpu().numpy()  # (S, number of logs)
+                check(values, "a loss")
+                for seed, numbers in zip(seeds, values, strict=True):
+                    for name, number in zip(logs, numbers, strict=True):
+                        writers[seed].add_scalar(name, number, global_step)
+            if evaluating:
+                now = time.perf_counter()
+                speed = (global_step - clock_step) / (now - clock)
+                timing = {"seconds": round(now - began, 1), "steps_per_second": round(speed, 1)}
+                for index, seed in enumerate(seeds):
+                    evaluations.submit(seed, global_step, agent.weights_of(index), timing)
+            evaluations.collect(wait=saving)
+            if saving or (args.snapshot_frequency and global_step % args.snapshot_frequency == 0):
+                check([weight.detach().sum().item() for weight in agent.parameters()], "a weight")
+                save_agents(agent, args, task, global_step, run)
+            if saving:
+                for writer in writers.values():
+                    writer.flush()
+                state = {"agent": agent.state_dict(), "adam": adam, "buffer": buffer.state_dict()}
+                state |= {"generators": [g.get_state() for g in generators + noise_generators], "rows": rows}
+                state |= {"global_step": global_step, "seconds": time.perf_counter() - began}
+                write_whole(run / "checkpoint.pt", partial(torch.save, state))
+                obs = None  # episodes in progress are cut, as by a time limit: no simulator's state to keep
+            if evaluating or saving:
+                clock, clock_step = time.perf_counter(), global_step
 
-            if global_step % args.eval_frequency == 0 or global_step == args.total_timesteps:
-                speed = (global_step - speed_step) / (time.perf_counter() - speed_time)
-                row = {"global_step": global_step, **evaluate(agent, args, global_step, run)}
-                row |= {"seconds": round(time.perf_counter() - start_time, 1), "steps_per_second": round(speed, 1)}
-                rows.append(row)
-                write_rows(run / "eval.csv", rows)
-                for name in "return_mean", "return_std", "length_mean", "q_bias", "steps_per_second":
-                    writer.add_scalar(f"eval/{name}", row[name], global_step)
-                score = f"return {row['return_mean']:.1f} +- {row['return_std']:.1f}"
-                tqdm.write(f"step {global_step}: {score}, length {row['length_mean']:.0f}, {speed:.0f} steps/s")
-                speed_step, speed_time = global_step, time.perf_counter()
-            if args.snapshot_frequency and global_step % args.snapshot_frequency == 0:
-                save_agent(run, agent, args, global_step)
-
-        if done:
-            bar.set_postfix_str(f"return {episode_return:.1f}", refresh=False)
-            writer.add_scalar("charts/episodic_return", episode_return, global_step)
-            writer.add_scalar("charts/episodic_length", episode_length, global_step)
-        if done and next_checkpoint <= global_step < args.total_timesteps:  # here no simulator state needs keeping
-            check_finite([parameter.detach().sum().item() for parameter in agent.parameters()], "a weight")
-            writer.flush()  # TensorBoard's events up to here must be on disk before the checkpoint says they are
-            state = {"agent": agent.state_dict(), "buffer": buffer.state_dict(), "global_step": global_step}
-            state |= {name: optimizer.state_dict() for name, optimizer in agent.optimizers.items()}
-            state |= {"seconds": time.perf_counter() - start_time, "rows": rows, "rng": rng.bit_generator.state}
-            state |= {"torch_rng": torch.get_rng_state()}
-            if device.type == "cuda":
-                state["cuda_rng"] = torch.cuda.get_rng_state()
-            write_whole(run / "checkpoint.pt", lambda part, state=state: torch.save(state, part))
-            next_checkpoint = (global_step // args.checkpoint_frequency + 1) * args.checkpoint_frequency
-            # PyBullet's first episode in an environment differs from later ones, and a resumed run has a new
-            # environment here: so has the run that was never stopped.
-            env.close()
-            env = make_env(args)
-
-    check_finite([parameter.detach().sum().item() for parameter in agent.parameters()], "a weight")
-    save_agent(run, agent, args, global_step)
-    env.close()
-    writer.close()
-    bar.close()
+        envs.close()
+        for writer in writers.values():
+            writer.close()
     return run
 
 
 def play(args: Args) -> None:
-    """--evaluate: plays the last agent of a run, of one that was stopped its checkpoint's, and prints the returns."""
-    args, run = resolve(args), Path(args.evaluate)
-    files = sorted(run.glob("agent_*.pt"), key=lambda path: int(path.stem.removeprefix("agent_")))
-    files = files or list(run.glob("checkpoint.pt"))
-    if not files:
-        stop(f"--evaluate {run}: neither agent_<step>.pt nor checkpoint.pt there yet; see --checkpoint-frequency")
-    env = make_env(args)
-    agent = Agent(env.observation_space.shape[0], env.action_space.shape[0], args, set_device(args))
-    state = load(files[-1], {"agent": agent})
-    row = evaluate(agent, args, state["global_step"], run)
-    for i in range(args.eval_episodes):
-        print(f"episode {i}: return {row[f'return_{i}']:.1f}")
-    print(f"{files[-1].name}: return {row['return_mean']:.1f} +- {row['return_std']:.1f}")
+    """--evaluate: plays the newest agent of each seed and prints the returns."""
+    torch.set_num_threads(args.torch_threads)
+    for seed in range(args.seed, args.seed + args.num_seeds):
+        folder = Path(args.evaluate) / f"seed_{seed}"
+        files = {int(p.stem[6:]): p for p in folder.glob("agent_*.pt") if p.stem[6:].isdigit()}
+        if not files:
+            stop(f"--evaluate {args.evaluate}: no agent_<step>.pt of seed {seed}; see --checkpoint-frequency")
+        step, path = max(files.items())
+        row = evaluate(load(path)["agent"], args, seed, step, folder)
+        for i in range(args.eval_episodes):
+            print(f"seed {seed}, episode {i}: return {row[f'return_{i}']:.1f}")
+        print(f"{path}: return {row['return_mean']:.1f} +- {row['return_std']:.1f}")
+
+
+def read_args() -> Args:
+    """From the command line and, with --resume or --evaluate, what is not given there from the run."""
+    args = tyro.cli(Args)
+    if args.resume and args.evaluate:
+        stop("--resume goes on with a run and --evaluate plays its agents: give one of them")
+    if run := args.resume or args.evaluate:
+        stored = replace(stored_args(run), resume=args.resume, evaluate=args.evaluate)
+        if args.evaluate and any(word.split("=")[0] == "--seed" for word in sys.argv):
+            stored = replace(stored, num_seeds=1)
+        args = tyro.cli(Args, default=stored)
+    return args
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(line_buffering=True)  # a line written into a file or a pipe is there at once
-    args = tyro.cli(Args)
-    if args.resume and args.evaluate:
-        stop("--resume goes on with a run and --evaluate plays its last agent: give one of them")
-    if run := args.resume or args.evaluate:  # what is not given comes from the run, not from the defaults above
-        args = tyro.cli(Args, default=replace(stored_args(run), resume=args.resume, evaluate=args.evaluate))
+    for name in "stdout", "stderr":
+        if getattr(sys, name) is None:  # closed, as by >&-: what is written goes nowhere
+            setattr(sys, name, open(os.devnull, "w"))
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # a line is there at once
+    sys.path.append("")  # --env-id my_module:MyTask-v0 finds my_module.py in the current folder
+    args = read_args()
     try:
-        play(args) if args.evaluate else train(args)
+        play(resolve(args)) if args.evaluate else train(args)
+    except (OSError, FloatingPointError) as error:  # a full disk, for example
+        stop(str(error), status=2 if isinstance(error, OSError) else 3)
+    except BrokenExecutor:
+        stop("a process that evaluates was ended from outside, perhaps for want of memory")
+    except torch.OutOfMemoryError:
+        stop("the GPU's memory is full: lower --num-seeds, --buffer-size or --batch-size")
     except KeyboardInterrupt:
-        stop("interrupted; a training run goes on from its last checkpoint with --resume and its folder", status=130)
+        stop("interrupted before the run began", status=130)
