@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # The paper's experiments, on this machine or on a Slurm cluster. One run is one process with one thread.
 #
-#   ./benchmark.sh continuous                      Fig. 2: SAC, SAC-NF, SAC-HPO on eight tasks
-#   ./benchmark.sh safe                            Fig. 3: SAC-Lagrangian and safe SAC-HPO
-#   ./benchmark.sh ablation                        Fig. 4, Table II, and two controls: drift, and the base policy alone
-#   ./benchmark.sh sensitivity                     Fig. 5: K and both spreads of the momentum
-#   ./benchmark.sh momentum                        Fig. 6: no momentum
-#   ./benchmark.sh choices                         what the paper leaves open and a flag decides: a learned temperature,
-#                                                  the momentum in the soft target, forces without rounding,
-#                                                  HalfCheetah's spreads exchanged
-#   ./benchmark.sh published                       SAC beside itself with the settings of Tianshou's published runs
-#   ./benchmark.sh quick                           about two minutes: does every script work here?
-#   ./benchmark.sh collect                         copies what finished runs report into results/
-#   ./benchmark.sh speed [--rounds N] [--sb3]      steps per second, all scripts but sac_lagrangian.py, into results/speed.csv;
-#                                                  --sb3: beside Stable-Baselines3, for which it makes .venv-sb3
+#   ./benchmark.sh continuous       Fig. 2: SAC, SAC-NF, SAC-HPO on eight tasks
+#   ./benchmark.sh safe             Fig. 3: SAC-Lagrangian and safe SAC-HPO
+#   ./benchmark.sh ablation         Fig. 4, Table II, and two controls: drift, and the base policy alone
+#   ./benchmark.sh sensitivity      Fig. 5: K and both spreads of the momentum
+#   ./benchmark.sh momentum         Fig. 6: no momentum
+#   ./benchmark.sh choices          what the paper leaves open and a flag decides: a learned temperature, the
+#                                   momentum in the soft target, forces without rounding, HalfCheetah's
+#                                   spreads exchanged
+#   ./benchmark.sh published        SAC beside itself with the settings of Tianshou's published runs
+#   ./benchmark.sh quick            about two minutes: does every script work here?
+#   ./benchmark.sh collect          copies what finished runs report into results/, one folder for each seed
+#   ./benchmark.sh speed [--rounds N] [--sb3]
+#                                   steps per second, all scripts but sac_lagrangian, into results/speed.csv;
+#                                   --sb3: beside Stable-Baselines3, for which it makes .venv-sb3
+#   ./benchmark.sh speed --cuda     on a GPU, 1, 5 and 20 seeds at once, into results/speed_cuda.csv
 #
 #   --seeds N              seeds 1 to N (5); M-N: seeds M to N
 #   --envs "A B"           other tasks than the paper's; for safe HalfCheetah and Ant only, others need --cost
@@ -23,9 +25,9 @@
 #   --dry-run              prints the commands and runs nothing
 #   --slurm [OPTION...]    submits one job array instead; everything after it goes to sbatch
 #
-# Started again, it skips what is finished, resumes what was interrupted and leaves alone what runs already. Runs of
-# one label are shared between experiments (sensitivity gives each value a label, Table I's too). A run that fails does
-# not stop the others; the end names it and its log.
+# Started again, it skips what is finished, resumes what was interrupted and leaves alone what runs already.
+# Runs of one label are shared between experiments (sensitivity gives each value a label, Table I's too). A
+# run that fails does not stop the others; the end names it and its log.
 set -euo pipefail
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")") # commands are relative to it: config.json keeps them
 called_from=$PWD
@@ -60,40 +62,53 @@ elif [ ! -x "$python" ]; then
         stop "no Python with PyTorch: make .venv as the README says, or set PYTHON"
 fi
 
-# ---------------------------------------------------------------------------------------------------------- one run
+# ---------------------------------------------------------------------------------------------------- one run
 
-# The step of a run's last agent_<step>.pt: its end if it is finished, else a snapshot; 0 if there is none.
-last_agent() { # run
-    local file last=0
-    for file in "$1"/agent_*.pt; do
-        file=${file##*/agent_}
-        file=${file%.pt}
-        if [ "$file" != "*" ] && [ "$file" -gt "$last" ]; then last=$file; fi
-    done
-    echo "$last"
+last_agent() { # folder of a seed: the step of its last agent_<step>.pt, 0 if there is none
+    printf '%s\n' /agent_0.pt "$1"/*.pt | sed -nE 's|.*/agent_([0-9]{1,15})\.pt$|\1|p' | sort -n | tail -n 1
 }
 
 last_row() { # CSV file: the step of its last evaluation, 0 if there is none
-    { [ -e "$1" ] && tail -n 1 "$1" | cut -d, -f1 | grep -E '^[0-9]+$'; } || echo 0
+    { [ -e "$1" ] && tail -n 1 "$1" | cut -d, -f1 | grep -aE '^[0-9]{1,15}$'; } || echo 0
 }
 
 steps_of() { # run
     sed -n 's/.*"total_timesteps": \([0-9]*\).*/\1/p' "$1/config.json"
 }
 
+# Has each seed an agent of that step or later, and rows up to there? Both, as a run that is resumed cuts its
+# eval.csv at its last checkpoint and leaves agents of later steps where they are.
+finished() { # folder of a run or of one of its seeds, steps
+    local seed seeds=("$1"/seed_*/)
+    [ -e "${seeds[0]}" ] || seeds=("$1")
+    for seed in "${seeds[@]}"; do
+        [ "$(last_agent "$seed")" -ge "$2" ] && [ "$(last_row "$seed/eval.csv")" -ge "$2" ] || return 1
+    done
+}
+
 # The command for a run's folder, in the array `command`; empty if the run is finished.
 command_for() { # folder steps script [argument...]
     local folder=$1 steps=$2 script=$3 run stored
-    run=$(find -H "$folder" -mindepth 2 -maxdepth 2 -name config.json -printf '%h\n' 2>/dev/null | sort | tail -n 1) || true
+    run=$(find -H "$folder" -mindepth 2 -maxdepth 2 -name config.json -printf '%h\n' 2>/dev/null) || true
+    run=$(sort <<<"$run" | tail -n 1)
     command=("$python" "$script.py" "${@:4}" --total-timesteps "$steps" --runs-dir "$folder")
     [ -n "$run" ] || return 0
-    # Both: a run that was made longer and interrupted has the agent of its first end, and rows up to its checkpoint.
-    if [ "$(last_agent "$run")" -ge "$steps" ] && [ "$(last_row "$run/eval.csv")" -ge "$steps" ]; then
+    if finished "$run" "$steps"; then
         command=()
         return 0
     fi
     stored=$(steps_of "$run")
     command=("$python" "$script.py" --resume "$run" --total-timesteps $((stored > steps ? stored : steps)))
+}
+
+# Why a run's last attempt failed: the script's own line, the last of a traceback, or whatever came last.
+reason() { # log
+    awk '/^\$ / { own = error = "" }
+        /^(sac_[a-z_]+\.py|benchmark\.sh): / { own = $0 }
+        /^Traceback / { inside = 1; next }
+        inside && /^[^ ]/ { error = $0; inside = 0 }
+        NF { last = $0 }
+        END { print own ? own : error ? error : last }' "$1"
 }
 
 if [ "${1:-}" = _run ]; then # one line of the list below; an exit status that lets xargs go on
@@ -107,7 +122,8 @@ if [ "${1:-}" = _run ]; then # one line of the list below; an exit status that l
         say "left alone, it runs already: $name" >&2
         exit 0
     elif [ $locked != 0 ]; then
-        echo "flock cannot lock $name/lock: on this file system two calls might run one run twice" >>"$name/log.txt"
+        why="on this file system two calls might run one run twice"
+        echo "benchmark.sh: flock cannot lock $name/lock: $why" >>"$name/log.txt"
         echo $locked >"$name/failed"
         exit 1
     fi
@@ -119,6 +135,7 @@ if [ "${1:-}" = _run ]; then # one line of the list below; an exit status that l
     fi
     say "started: $name"
     status=0
+    echo "\$ ${command[*]}" >>"$name/log.txt"
     "${command[@]}" >>"$name/log.txt" 2>&1 || status=$?
     if [ $status = 0 ]; then
         say "finished: $name"
@@ -130,7 +147,7 @@ if [ "${1:-}" = _run ]; then # one line of the list below; an exit status that l
     exit 0
 fi
 
-# ------------------------------------------------------------------------------------------------------- experiments
+# ------------------------------------------------------------------------------------------------ experiments
 
 experiment=$1
 shift
@@ -144,7 +161,8 @@ if [ "$experiment" = speed ]; then
             words+=("$1" "$2") && shift 2
             ;;
         --sb3) sb3=yes && shift ;;
-        *) stop "speed knows --rounds and --sb3, not $1" ;;
+        --cuda) words+=("$1") && shift ;;
+        *) stop "speed knows --rounds, --sb3 and --cuda, not $1" ;;
         esac
     done
     if [ -n "$sb3" ]; then
@@ -154,10 +172,11 @@ if [ "$experiment" = speed ]; then
         touch .venv-sb3/complete
     fi
     [ ! -e .venv-sb3/complete ] || words+=(--sb3-python .venv-sb3/bin/python)
-    exec "$python" tests/speed.py "${words[@]}"
+    exec "$python" speed.py "${words[@]}"
 fi
 
-seeds=1-5 envs="" steps=1000000 runs=$here/runs/benchmark workers=$(env -u OMP_NUM_THREADS nproc) dry_run="" slurm=""
+seeds=1-5 envs="" steps=1000000 runs=$here/runs/benchmark dry_run="" slurm=""
+workers=$(env -u OMP_NUM_THREADS nproc)
 while [ $# -gt 0 ]; do
     case $experiment:$1 in
     collect:--runs | collect:--dry-run) ;;
@@ -172,7 +191,8 @@ while [ $# -gt 0 ]; do
         shift 2
         ;;
     --total-timesteps | --workers)
-        [[ ${2:-} =~ ^[1-9][0-9]{0,8}$ ]] || stop "$1 must be a whole number from 1 to 999999999, not '${2:-}'"
+        [[ ${2:-} =~ ^[1-9][0-9]{0,8}$ ]] ||
+            stop "$1 must be a whole number from 1 to 999999999, not '${2:-}'"
         ;;&
     --envs | --runs) [[ ${2:-} = *[![:space:]]* && $2 != -* ]] || stop "$1 needs a value" ;;&
     --total-timesteps) steps=$2 && shift 2 ;;
@@ -186,19 +206,24 @@ while [ $# -gt 0 ]; do
 done
 sbatch_options=("$@")
 runs=$(cd "$called_from" && realpath -m --relative-to="$here" "$runs")
-[[ $runs != *[[:space:]\'\"\\]* ]] || stop "--runs must not have spaces or quotes in it, seen from $here: '$runs'"
+[[ $runs != *[[:space:]\'\"\\]* ]] ||
+    stop "--runs must not have spaces or quotes in it, seen from $here: '$runs'"
 
 if [ "$experiment" = collect ]; then
     found=""
-    for csv in "$runs"/*/*/seed_*/*/eval.csv; do
-        [ -e "${csv%/*}/config.json" ] || continue # no runs at all, or not one of ours
-        [ "$(last_agent "${csv%/*}")" -ge "$(steps_of "${csv%/*}")" ] || continue
-        to=${csv#"$runs"/} && to=results/${to%/*/eval.csv} && found=yes
+    # A run has its eval.csv in seed_<n>/<run>/, or one for each of its seeds in <run>/seed_<n>/.
+    for csv in "$runs"/*/*/seed_*/*/eval.csv "$runs"/*/*/*/*/seed_*/eval.csv; do
+        [[ ${csv#"$runs"} =~ ^(/[^/]+/[^/]+)/(.*/)?(seed_[0-9]+)/ ]] || continue # the last one has the number
+        to=results${BASH_REMATCH[1]}/${BASH_REMATCH[3]} run=${csv%/*}
+        [ -e "$run/config.json" ] || run=${run%/*}
+        wanted=$(steps_of "$run" 2>/dev/null) && [ -n "$wanted" ] || continue # not one of ours
+        finished "${csv%/*}" "$wanted" || continue
+        found=yes
         if [ "$(last_row "$to/eval.csv")" -gt "$(last_row "$csv")" ]; then
             echo "left as it is, being longer: $to" >&2
             continue
         fi
-        [ -n "$dry_run" ] || { mkdir -p "$to" && cp "$csv" "${csv%/*}/config.json" "$to"; }
+        [ -n "$dry_run" ] || { mkdir -p "$to" && cp "$csv" "$run/config.json" "$to"; }
         echo "$to"
     done
     [ -n "$found" ] || stop "no finished runs under --runs $runs"
@@ -242,8 +267,12 @@ plan() { # every run of the experiment for one seed
     sensitivity) # the paper's text names Hopper only; the others are our choice
         envs=${envs:-Hopper-v4 Walker2d-v4 Ant-v4}
         for k in 1 2 3; do job leapfrog-steps-$k sac_hpo_continuous --leapfrog-steps $k; done
-        for std in 0.5 1.0 1.5; do job momentum-std-explore-$std sac_hpo_continuous --momentum-std-explore $std; done
-        for std in 0.01 0.1 0.2; do job momentum-std-train-$std sac_hpo_continuous --momentum-std-train $std; done
+        for std in 0.5 1.0 1.5; do
+            job momentum-std-explore-$std sac_hpo_continuous --momentum-std-explore $std
+        done
+        for std in 0.01 0.1 0.2; do
+            job momentum-std-train-$std sac_hpo_continuous --momentum-std-train $std
+        done
         ;;
     momentum) # the paper's text names no task; these are our choice
         envs=${envs:-Hopper-v4 Walker2d-v4 Ant-v4}
@@ -257,7 +286,8 @@ plan() { # every run of the experiment for one seed
         job autotune sac_hpo_continuous --autotune
         job momentum-in-target sac_hpo_continuous --momentum-in-target
         job float32 sac_hpo_continuous --bfloat16-force False
-        job spreads-exchanged sac_hpo_continuous --momentum-std-train 0.5 --momentum-std-explore 1 # HalfCheetah's
+        # Of HalfCheetah, whose are 1 and 0.5.
+        job spreads-exchanged sac_hpo_continuous --momentum-std-train 0.5 --momentum-std-explore 1
         ;;
     published)
         envs=${envs:-HalfCheetah-v4}
@@ -265,7 +295,8 @@ plan() { # every run of the experiment for one seed
         job sac-tianshou sac_baseline --policy-lr 0.001 --q-lr 0.001 --learning-starts 10000
         ;;
     quick)
-        envs=${envs:-HalfCheetah-v4} steps=1500 runs=$runs-quick/$(date +%Y%m%d-%H%M%S) # nothing is finished before
+        # A folder of its own, in which nothing is finished before.
+        envs=${envs:-HalfCheetah-v4} steps=1500 runs=$runs-quick/$(date +%Y%m%d-%H%M%S)
         for script in sac_baseline sac_nf sac_hpo_continuous sac_lagrangian sac_hpo_safe; do
             job $script $script --learning-starts 500 --eval-episodes 1
         done
@@ -278,7 +309,7 @@ case $experiment in quick) seeds=1-1 ;; esac
 # All algorithms of a seed before the next: an early end is worth reading.
 for seed in $(seq "${seeds%-*}" "${seeds#*-}"); do plan; done
 
-# --------------------------------------------------------------------------------------------------------- run them
+# --------------------------------------------------------------------------------------------------- run them
 
 if [ -n "$dry_run" ]; then
     for line in "${jobs[@]}"; do
@@ -297,8 +328,9 @@ printf '%s\n' "${jobs[@]}" >"$list"
 
 if [ -n "$slurm" ]; then # a job that Slurm kills and requeues resumes its run
     one="sed -n \"\$((SLURM_ARRAY_TASK_ID + 1))p\" '$list' | xargs -d '\\n' ./benchmark.sh _run"
-    sbatch --job-name="$experiment" --array=0-$((${#jobs[@]} - 1)) --cpus-per-task=1 --requeue --open-mode=append \
-        --output="$list.%a.log" --chdir="$here" --export=ALL "${sbatch_options[@]}" --wrap="$one" || { rm -f "$list" && exit 1; }
+    sbatch --job-name="$experiment" --array=0-$((${#jobs[@]} - 1)) --cpus-per-task=1 --requeue \
+        --open-mode=append --output="$list.%a.log" --chdir="$here" --export=ALL "${sbatch_options[@]}" \
+        --wrap="$one" || { rm -f "$list" && exit 1; }
     exit 0
 fi
 
@@ -321,7 +353,8 @@ rm -f "$list"
 for line in "${jobs[@]}"; do
     folder=${line%% *}
     if [ -e "$folder/failed" ]; then
-        echo "failed with exit status $(cat "$folder/failed"): $folder/log.txt: $(tail -n 1 "$folder/log.txt")" >&2
+        log=$folder/log.txt
+        echo "failed with exit status $(cat "$folder/failed"): $log: $(reason "$log")" >&2
     fi
 done
 exit $status

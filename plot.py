@@ -1,12 +1,13 @@
-"""Pictures and tables from runs, finished or not: the paper's Figs. 2 to 7, final scores, the README's generated part.
+"""Pictures and tables from runs, finished or not: the paper's Figs. 2 to 7, final scores, the README's parts.
 
-    python plot.py curves --figure continuous           # learning curves as in Fig. 2, from results/
-    python plot.py table --root runs                    # final scores of your own runs
-    python plot.py policy runs/<run>                    # Fig. 7, from agent_<step>.pt files of a SAC-HPO run
-    python plot.py readme                               # rewrites what is generated in README.md, and results/*.png
+    python plot.py curves --figure continuous     # learning curves as in Fig. 2, of results/
+    python plot.py table --root runs              # final scores of your own runs
+    python plot.py policy runs/<run>              # Fig. 7, from agent_<step>.pt files of a SAC-HPO run
+    python plot.py readme                         # rewrites what README.md has from here, and results/*.png
 
-A run is any folder with an eval.csv and its config.json, at any depth under --root. Its label, what a curve is called,
-is the folder above seed_<n> in the layout of benchmark.sh (<task>/<label>/seed_<n>), elsewhere the script's name.
+A run is any folder, at any depth under --root, with a config.json and an eval.csv, or with an eval.csv in the
+folder seed_<n> of each seed. Its label, what a curve is called, is the folder above seed_<n> in the layout of
+benchmark.sh (<task>/<label>/seed_<n>/<run>, or without <run>), elsewhere the script's name.
 """
 
 import csv
@@ -31,8 +32,8 @@ import numpy as np
 import tyro
 from scipy import stats
 
-# Label -> how it is called, its colour (Okabe and Ito's, told apart by colour-blind readers) and, for print without
-# colours, its line style. In the order of legends and tables.
+# Label -> how it is called, its colour (Okabe and Ito's, told apart by colour-blind readers) and, for print
+# without colours, its line style. In the order of legends and tables.
 LABELS = {
     "sac_baseline": ("SAC", "#0072B2", "--"),
     "sac_nf": ("SAC-NF", "#E69F00", "-."),
@@ -75,13 +76,13 @@ FIGURES = {
     "sensitivity-explore": [label for label in LABELS if label.startswith("momentum-std-explore-")],
     "sensitivity-train": [label for label in LABELS if label.startswith("momentum-std-train-")],
     "momentum": ["sac_hpo_continuous", "no-momentum"],  # Fig. 6
-    "choices": [  # not in the paper; the last two are runs of a script with a few lines changed, as the README says
-        *("sac_baseline", "sac_hpo_continuous", "momentum-in-target", "autotune", "float32", "spreads-exchanged"),
-        *("online-critic", "action-coordinates"),
+    "choices": [  # not in the paper; the last two are of a script with a few lines changed: see the README
+        *("sac_baseline", "sac_hpo_continuous", "momentum-in-target", "autotune", "float32"),
+        *("spreads-exchanged", "online-critic", "action-coordinates"),
     ],
     "published": ["sac_baseline", "sac-tianshou"],  # nor this
 }
-# For labels that are not in the table, and for those whose style another label of the same figure has already.
+# For labels that are not in the table, and those whose style another label of the same figure has already.
 OTHERS = [
     (color, line)
     for line in ("-", "--", "-.", ":")
@@ -89,8 +90,8 @@ OTHERS = [
 ]
 # Settings in which runs of one label may differ: they do not change what is learnt, or make a run longer.
 NOT_COMPARED = set(
-    "seed runs_dir total_timesteps torch_threads cuda eval_frequency checkpoint_frequency snapshot_frequency "
-    "capture_video track wandb_project_name wandb_entity resume evaluate".split()
+    "seed num_seeds runs_dir total_timesteps torch_threads cuda eval_frequency checkpoint_frequency "
+    "snapshot_frequency capture_video track wandb_project_name wandb_entity resume evaluate".split()
 )
 
 
@@ -105,7 +106,7 @@ def say(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-# ------------------------------------------------------------------------------------------------------------- runs
+# ------------------------------------------------------------------------------------------------------- runs
 
 
 class Run(NamedTuple):
@@ -121,26 +122,31 @@ Groups = dict[tuple[str, str], list[Run]]  # (task, label) -> its runs, by seed
 
 
 def read_runs(root: Path) -> Groups:
-    """All runs under a folder that have been evaluated at least once; exits with status 2 if there is none."""
+    """All runs under a folder that were evaluated at least once; exits with status 2 if there is none."""
     groups, empty = defaultdict(dict), 0
     root = root.absolute()  # a label may be the name of a folder above it
-    for name in sorted(glob.glob("**/eval.csv", root_dir=root, recursive=True)):  # follows links to other disks
-        path = root / name
-        folder = path.parent
+    names = glob.glob("**/eval.csv", root_dir=root, recursive=True)  # follows links to other disks
+    for path in [root / name for name in sorted(names)]:
+        folder = top = path.parent
+        own = re.fullmatch(r"seed_(\d+)", folder.name)
+        if own and not (folder / "config.json").exists():
+            top = folder.parent  # a run with a folder for each of its seeds
         try:
-            config = json.loads((folder / "config.json").read_text())
+            config = json.loads((top / "config.json").read_text())
             env_id, seed, label = config["args"]["env_id"], config["args"]["seed"], config["algorithm"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            stop(f"{folder} has an eval.csv without a config.json that can be read beside it ({error!r})")
-        for above in (folder, folder.parent):
+            stop(f"{folder} has an eval.csv without a config.json that can be read with it ({error!r})")
+        for above in (top, top.parent):
             label = above.parent.name if re.fullmatch(r"seed_\d+", above.name) else label
+        seed = int(own[1]) if own else seed  # config.json has the first seed of the run
         try:
             if path.read_text().count("\n") < 2:
                 empty += 1
                 continue
             table = np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
             needed = ["global_step", "return_mean"]
-            needed += ["j_c_mean", "lambda", "training_cost"] if config["algorithm"] in FIGURES["safe"] else []
+            if config["algorithm"] in FIGURES["safe"]:
+                needed += ["j_c_mean", "lambda", "training_cost"]
             for column in needed:
                 if not np.isfinite(table[column]).all():
                     raise ValueError(f"{column} is not a finite number in every row")
@@ -150,32 +156,32 @@ def read_runs(root: Path) -> Groups:
             stop(f"{path} is damaged: {error}")
         run, other = Run(env_id, label, seed, table, config, folder), groups[env_id, label].get(seed)
         if other is not None:
-            less, more = sorted([other, run], key=lambda r: r.table["global_step"][-1])  # equal: the later name
-            say(
-                f"{less.folder} has the task, label and seed of {more.folder}: the latter counts, being longer or later"
-            )
-            run = more
+            # Of two that are equally long, the later name.
+            less, run = sorted([other, run], key=lambda r: r.table["global_step"][-1])
+            same = f"{less.folder} has the task, label and seed of {run.folder}"
+            say(f"{same}: the latter counts, being longer or later")
         groups[env_id, label][seed] = run
     for (env_id, label), of_seed in groups.items():
-        settings = [{k: v for k, v in run.config["args"].items() if k not in NOT_COMPARED} for run in of_seed.values()]
-        differ = sorted({k for other in settings for k in settings[0] | other if settings[0].get(k) != other.get(k)})
+        first, *others = [run.config["args"] for run in of_seed.values()]
+        differ = {k for other in others for k in first | other if first.get(k) != other.get(k)} - NOT_COMPARED
         if differ:
-            say(f"{env_id}, {label}: its seeds differ in {', '.join(differ)} as well and are averaged all the same")
+            names = ", ".join(sorted(differ))
+            say(f"{env_id}, {label}: its seeds differ in {names} as well and are averaged all the same")
     if not groups:
         stop(f"no runs under {root}" + (f" but {empty} that have not been evaluated yet" if empty else ""))
-    order = list(LABELS)
-    known = sorted(groups, key=lambda key: (key[0], order.index(key[1]) if key[1] in order else len(order), key[1]))
+    place = {label: i for i, label in enumerate(LABELS)}
+    known = sorted(groups, key=lambda key: (key[0], place.get(key[1], len(place)), key[1]))
     return {key: [groups[key][seed] for seed in sorted(groups[key])] for key in known}
 
 
 def pick(groups: Groups, labels: list[str], envs: list[str]) -> Groups:
-    """Those of the wanted labels and tasks; an empty list leaves all. All tasks must be there, and one label."""
-    kept = {
-        key: runs for key, runs in groups.items() if key[1] in (labels or [key[1]]) and key[0] in (envs or [key[0]])
-    }
+    """Those of the wanted labels and tasks; empty lists leave all. Every task must be there, and a label."""
+    kept = {key: runs for key, runs in groups.items() if not labels or key[1] in labels}
+    kept = {key: runs for key, runs in kept.items() if not envs or key[0] in envs}
     if not kept or not set(envs) <= {env_id for env_id, _ in kept}:
         found = ", ".join(f"{env_id} {label}" for env_id, label in groups)
-        stop(f"no runs of {', '.join(labels) or 'any label'} on {', '.join(envs) or 'any task'}; there are: {found}")
+        wanted = f"{', '.join(labels) or 'any label'} on {', '.join(envs) or 'any task'}"
+        stop(f"no runs of {wanted}; there are: {found}")
     for label in labels:
         if not any(key[1] == label for key in kept):
             say(f"no runs of {label} yet")
@@ -184,25 +190,24 @@ def pick(groups: Groups, labels: list[str], envs: list[str]) -> Groups:
 
 def common_steps(runs: list[Run]) -> np.ndarray:
     """Steps at which all seeds were evaluated; says so if some go on for longer."""
-    steps = runs[0].table["global_step"]
+    steps, name = runs[0].table["global_step"], f"{runs[0].env_id}, {runs[0].label}"
     for run in runs[1:]:
         steps = np.intersect1d(steps, run.table["global_step"])
     ends = {int(run.table["global_step"][-1]) for run in runs}
     if not steps.size:
-        stop(f"{runs[0].env_id}, {runs[0].label}: its seeds have no evaluation at the same step")
+        stop(f"{name}: its seeds have no evaluation at the same step")
     if len(ends) > 1:
-        say(f"{runs[0].env_id}, {runs[0].label}: seeds end at {sorted(ends)}; all are cut at step {int(steps[-1])}")
+        say(f"{name}: seeds end at {sorted(ends)}; all are cut at step {int(steps[-1])}")
     elif steps.size < max(run.table.size for run in runs):
-        say(
-            f"{runs[0].env_id}, {runs[0].label}: {steps.size} evaluations are at the same step of all seeds; they count"
-        )
+        say(f"{name}: {steps.size} evaluations are at the same step of all seeds; they count")
     return steps
 
 
 def up_to(last: int | None, steps: np.ndarray, runs: list[Run]) -> np.ndarray:
     """Steps up to `last`; all if it is None."""
     if last is not None and last < steps[0]:
-        stop(f"{runs[0].env_id}, {runs[0].label}: the first evaluation is at step {int(steps[0])}, after step {last}")
+        name = f"{runs[0].env_id}, {runs[0].label}"
+        stop(f"{name}: the first evaluation is at step {int(steps[0])}, after step {last}")
     return steps if last is None else steps[steps <= last]
 
 
@@ -220,10 +225,11 @@ def cut_to_compare(groups: Groups) -> Groups:
         if not shared.size:
             stop(f"{env_id}: its runs were never evaluated at the same step, so they cannot be compared")
         ends[env_id] = shared[-1]
-    return {
-        (env_id, label): [run._replace(table=run.table[run.table["global_step"] <= ends[env_id]]) for run in runs]
-        for (env_id, label), runs in groups.items()
-    }
+
+    def cut(run: Run) -> Run:
+        return run._replace(table=run.table[run.table["global_step"] <= ends[run.env_id]])
+
+    return {key: [cut(run) for run in runs] for key, runs in groups.items()}
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
@@ -250,7 +256,7 @@ def styles(labels: list[str]) -> dict[str, tuple]:
     return chosen
 
 
-# ------------------------------------------------------------------------------------------------------------ curves
+# ----------------------------------------------------------------------------------------------------- curves
 
 
 def draw_curves(groups: Groups, window: int, until: int | None = None) -> plt.Figure:
@@ -265,9 +271,10 @@ def draw_curves(groups: Groups, window: int, until: int | None = None) -> plt.Fi
     labels = list(dict.fromkeys(label for _, label in groups))
     looks, many = styles(labels), len(labels) > 3  # the legend of many stands below its panel
     width, height = (6.0 if across == 1 else 4.2) if many else 3.6, 3.2 + 0.16 * len(labels) if many else 2.7
-    figure, axes = plt.subplots(down, across, figsize=(1.0 + width * across, 0.6 + height * down), squeeze=False)
+    size = 1.0 + width * across, 0.6 + height * down
+    figure, axes = plt.subplots(down, across, figsize=size, squeeze=False)
     for (env_id, label), runs in groups.items():
-        name, (color, line) = name_of(label), looks[label]
+        name, (color, line) = f"{name_of(label)} (n={len(runs)})", looks[label]
         steps = up_to(until, common_steps(runs), runs)
         for row, column in enumerate(columns):
             if column not in runs[0].table.dtype.names:
@@ -277,14 +284,16 @@ def draw_curves(groups: Groups, window: int, until: int | None = None) -> plt.Fi
             raw = values_at(runs, steps, column)
             values = raw if column == "training_cost" else smooth(raw, window)
             mean, std = values.mean(0), values.std(0, ddof=1) if len(runs) > 1 else None
-            axis.plot(steps / 1000.0, mean, color=color, linestyle=line, linewidth=1.8, label=f"{name} (n={len(runs)})")
+            axis.plot(steps / 1000.0, mean, color=color, linestyle=line, linewidth=1.8, label=name)
             if std is not None:
-                band = {"facecolor": (color, 0.12), "edgecolor": (color, 0.6), "linestyle": line, "linewidth": 0.6}
-                axis.fill_between(steps / 1000.0, mean - std, mean + std, **band)
-            if column != "training_cost" and window > 1:  # an average lags: the table's number is where the dot is
-                axis.plot(steps[-1] / 1000.0, raw[:, -1].mean(), color=color, marker="o", markersize=5, clip_on=False)
+                band = {"facecolor": (color, 0.12), "edgecolor": (color, 0.6), "linestyle": line}
+                axis.fill_between(steps / 1000.0, mean - std, mean + std, linewidth=0.6, **band)
+            if column != "training_cost" and window > 1:  # an average lags: the dot is the table's number
+                dot = {"color": color, "marker": "o", "markersize": 5, "clip_on": False}
+                axis.plot(steps[-1] / 1000.0, raw[:, -1].mean(), **dot)
             if column == "j_c_mean" and not any(drawn.get_label() == "limit" for drawn in axis.lines):
-                axis.axhline(runs[0].config["args"]["cost_limit"], color="#555555", linewidth=0.9, label="limit")
+                limit = runs[0].config["args"]["cost_limit"]
+                axis.axhline(limit, color="#555555", linewidth=0.9, label="limit")
             axis.set_title(env_id if row == 0 or not safe else "", fontsize=10)
             axis.set_xlabel("thousand environment steps", fontsize=9)
             axis.set_ylabel(names[column] + (smoothed if column != "training_cost" else ""), fontsize=9)
@@ -292,10 +301,8 @@ def draw_curves(groups: Groups, window: int, until: int | None = None) -> plt.Fi
             axis.grid(alpha=0.25)
     for axis in axes.flat:
         if axis.lines:
-            below = (
-                {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2 if across == 1 else 1} if many else {}
-            )
-            axis.legend(fontsize=7, frameon=False, **below)
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2 if across == 1 else 1}
+            axis.legend(fontsize=7, frameon=False, **(below if many else {}))
         else:
             axis.set_visible(False)
     figure.tight_layout()
@@ -331,7 +338,7 @@ class Curves:
     """Learning curves: mean over seeds and one standard deviation, one panel per task."""
 
     figure: str = ""
-    """which figure's algorithms, as benchmark.sh calls them: continuous, safe, ablation ...; else --labels or all"""
+    """which figure's algorithms, as in benchmark.sh: continuous, safe, ablation ...; else --labels or all"""
     root: Path = Path("results")
     """folder under which runs are looked for"""
     labels: tuple[str, ...] = ()
@@ -350,10 +357,11 @@ class Curves:
         check_ending(self.out)
         if self.window < 1:
             stop(f"--window must be 1 or more, not {self.window}")
-        save(draw_curves(pick(read_runs(self.root), labels, list(self.envs)), self.window, self.until), self.out)
+        groups = pick(read_runs(self.root), labels, list(self.envs))
+        save(draw_curves(groups, self.window, self.until), self.out)
 
 
-# ------------------------------------------------------------------------------------------------------------- table
+# ------------------------------------------------------------------------------------------------------ table
 
 
 def interquartile_mean(scores: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -371,8 +379,8 @@ def probability_of_improvement(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float((np.sign(ours[:, None] - theirs[None, :]) * 0.5 + 0.5).mean())
 
 
-def final_scores(groups: Groups, step: int | None = None) -> dict[tuple[str, str], tuple[int, np.ndarray, list[Run]]]:
-    """(task, label) -> step of the last evaluation of all seeds (up to `step`), the return of each seed there, runs."""
+def final_scores(groups: Groups, step: int | None = None) -> dict[tuple[str, str], tuple]:
+    """(task, label) -> step of the last evaluation of all seeds (up to `step`), their returns there, runs."""
     scores = {}
     for key, runs in groups.items():
         steps = up_to(step, common_steps(runs), runs)
@@ -405,14 +413,13 @@ def table_lines(groups: Groups, step: int | None = None) -> list[str]:
             row += ["–"] * 3
         elif costs:
             step_of = np.array([last])
-            j_c, multiplier, cost = (
-                values_at(runs, step_of, column).mean() for column in ("j_c_mean", "lambda", "training_cost")
-            )
-            row += [f"{j_c:.1f} ({runs[0].config['args']['cost_limit']:.0f})", f"{multiplier:.2f}", f"{cost:,.0f}"]
+            names, limit = ("j_c_mean", "lambda", "training_cost"), runs[0].config["args"]["cost_limit"]
+            j_c, multiplier, cost = (values_at(runs, step_of, column).mean() for column in names)
+            row += [f"{j_c:.1f} ({limit:.0f})", f"{multiplier:.2f}", f"{cost:,.0f}"]
         if compared:
             sac = scores.get((env_id, "sac_baseline"))
-            beside = sac is not None and label != "sac_baseline" and sac[0] == last and (env_id, label) not in costs
-            beside = beside and min(n, len(sac[1])) > 1  # one seed has no distribution
+            beside = label != "sac_baseline" and (env_id, label) not in costs and sac is not None
+            beside = beside and sac[0] == last and min(n, len(sac[1])) > 1  # one seed has no distribution
             row += [f"{probability_of_improvement(values, sac[1]):.2f}" if beside else "–"]
         if biased:
             known = all("q_bias" in run.table.dtype.names for run in runs)
@@ -423,10 +430,10 @@ def table_lines(groups: Groups, step: int | None = None) -> list[str]:
 
 @dataclass
 class Table:
-    """Final scores as a Markdown table. The score of a seed is its last evaluation, of ten episodes, never the best."""
+    """Final scores as a Markdown table: of each seed its last evaluation, of ten episodes, never its best."""
 
     figure: str = ""
-    """which figure's algorithms, as benchmark.sh calls them: continuous, safe, ablation ...; else --labels or all"""
+    """which figure's algorithms, as in benchmark.sh: continuous, safe, ablation ...; else --labels or all"""
     root: Path = Path("results")
     """folder under which runs are looked for"""
     labels: tuple[str, ...] = ()
@@ -441,7 +448,13 @@ class Table:
         print("\n".join(table_lines(pick(read_runs(self.root), labels, list(self.envs)), self.step)))
 
 
-# ------------------------------------------------------------------------------------------------------------ policy
+# ----------------------------------------------------------------------------------------------------- policy
+
+
+def numbered(folder: Path, pattern: str) -> dict[int, Path]:
+    """Number -> what is in the folder under a name with that number."""
+    found = [(re.fullmatch(pattern, path.name), path) for path in folder.glob("*")]
+    return {int(match[1]): path for match, path in found if match}
 
 
 def read_agent(path: Path) -> tuple:
@@ -457,23 +470,21 @@ def read_agent(path: Path) -> tuple:
         stop(f"{path} is an agent of {algorithm}.py; Fig. 7 needs one of sac_hpo_continuous.py")
     script = importlib.import_module(algorithm)
     try:
-        args = script.resolve(script.Args(**state["args"]))
-        env = script.make_env(args)
-        agent = script.Agent(env.observation_space.shape[0], env.action_space.shape[0], args, torch.device("cpu"))
+        args = script.Args(**state["args"])
+        agent = script.Agent(1, state["obs_dim"], state["action_low"].numel(), args)
         agent.load_state_dict(state["agent"])
     except (KeyError, TypeError, RuntimeError) as error:
         stop(f"{path} does not fit this version of {algorithm}.py ({error})")
-    env.close()
     return agent, args, script, state["global_step"]
 
 
 def state_of(path: Path, steps: int) -> np.ndarray:
-    """Where an agent's deterministic policy stands after `steps` steps of an episode, or before its end if it ends."""
+    """Where an agent's deterministic policy is after `steps` steps of an episode, or before the end of it."""
     agent, args, script, _ = read_agent(path)
     env = script.make_env(args)
     obs, _ = env.reset(seed=args.seed)
     for _ in range(steps):
-        after, _, terminated, truncated, _ = env.step(agent.act(obs[None], deterministic=True)[0])
+        after, _, terminated, truncated, _ = env.step(agent.act(obs[None])[0])
         if terminated or truncated:
             break
         obs = after
@@ -482,41 +493,38 @@ def state_of(path: Path, steps: int) -> np.ndarray:
 
 
 def sample_policy(path: Path, obs: np.ndarray, samples: int, dims: tuple[int, int]) -> dict:
-    """Actions of base policy and Hamiltonian policy at the state `obs`, and Q over two of the action's dimensions.
+    """Actions of base policy and Hamiltonian policy at the state `obs`, and Q over two of their dimensions.
 
-    Evolved actions start from the very u_0 of the base policy's; `drifted` are those again with the same momentum but
-    no force. The other dimensions of the action are held at tanh(mean) under the contour.
+    Evolved actions start from the very u_0 of the base policy's; `drifted` are those again with the same
+    momentum but no force. The other dimensions of the action are held at tanh(mean) under the contour.
     """
     import torch
 
     agent, args, _, step = read_agent(path)
-    action_dim = agent.policy.mean.out_features
-    if max(dims) >= action_dim or min(dims) < 0:
-        stop(f"--dims must be two of the action's dimensions, 0 to {action_dim - 1}, not {dims}")
+    if max(dims) >= agent.action_dim or min(dims) < 0:
+        stop(f"--dims must be two of the action's dimensions, 0 to {agent.action_dim - 1}, not {dims}")
+    generator = torch.Generator().manual_seed(args.seed)
     with torch.no_grad():
-        many = torch.from_numpy(obs).expand(samples, -1)
-        torch.manual_seed(args.seed)
-        u = agent.policy.sample_gaussian(many)[0]
-        base, rho = torch.tanh(u), args.momentum_std_explore * torch.randn_like(u)
-        drifted = torch.tanh(agent.policy.evolve(many, u, rho, "drift")[0])
-        torch.manual_seed(args.seed)  # draws the same u_0 and rho_0
-        evolved = agent.policy.act(many, deterministic=False)
+        many = torch.from_numpy(obs).expand(1, samples, -1)
+        xi, zeta = torch.randn(2, 1, samples, agent.action_dim, generator=generator)
+        u, rho = agent.policy(many, xi)[0], args.momentum_std_explore * zeta
+        actions, q_of = {}, {}
+        for name, operator in ("base", "gaussian"), ("drifted", "drift"), ("evolved", args.explore):
+            action = agent.policy.to_action(agent.policy.evolve(many, u, rho, operator)[0])
+            actions[name], q_of[name] = action[0].numpy(), agent.q_target(many, action).amin(1)[0].numpy()
         axis = torch.linspace(-0.999, 0.999, 61)
         x, y = torch.meshgrid(axis, axis, indexing="xy")
-        grid = torch.tanh(agent.policy(many[:1])[0]).repeat(x.numel(), 1)
-        grid[:, dims[0]], grid[:, dims[1]] = x.flatten(), y.flatten()
-        q = agent.q_target.min(many[:1].expand(len(grid), -1), grid).reshape(x.shape)
-        q_of = {
-            name: agent.q_target.min(many, action).numpy()
-            for name, action in (("base", base), ("drifted", drifted), ("evolved", evolved))
-        }
+        mean = agent.policy(many[:, :1], torch.zeros(1, 1, agent.action_dim))[0]
+        grid = torch.tanh(mean).repeat(1, x.numel(), 1)
+        grid[..., dims[0]], grid[..., dims[1]] = x.flatten(), y.flatten()
+        q = agent.q_target(many[:, :1].expand(-1, x.numel(), -1), grid).amin(1).view_as(x)
     return {
         "env_id": args.env_id,
         "step": step,
         "axis": axis.numpy(),
         "q": q.numpy(),
-        "base": base[:, list(dims)].numpy(),
-        "evolved": evolved[:, list(dims)].numpy(),
+        "base": actions["base"][:, list(dims)],
+        "evolved": actions["evolved"][:, list(dims)],
         "q_of": q_of,
     }
 
@@ -527,10 +535,10 @@ def draw_policy(panels: list[dict], dims: tuple[int, int]) -> plt.Figure:
     for axis, panel in zip(axes[0], panels, strict=True):
         contour = axis.contourf(panel["axis"], panel["axis"], panel["q"], levels=20, cmap=pale)
         figure.colorbar(contour, ax=axis, label="Q").ax.tick_params(labelsize=8)
-        means = panel["q_of"]["base"].mean(), panel["q_of"]["evolved"].mean()
-        names = [f"{name}, mean Q {q:.1f}" for name, q in zip(("base policy", "evolved"), means, strict=True)]
-        axis.scatter(*panel["base"].T, s=7, color="#0072B2", marker="o", linewidths=0, alpha=0.7, label=names[0])
-        axis.scatter(*panel["evolved"].T, s=7, color="#D55E00", marker="x", linewidths=0.5, alpha=0.7, label=names[1])
+        looks = {"base": ("base policy", "#0072B2", "o", 0.0), "evolved": ("evolved", "#D55E00", "x", 0.5)}
+        for key, (name, color, marker, width) in looks.items():
+            look = {"color": color, "marker": marker, "linewidths": width, "s": 7, "alpha": 0.7}
+            axis.scatter(*panel[key].T, label=f"{name}, mean Q {panel['q_of'][key].mean():.1f}", **look)
         axis.set(xlim=(-1, 1), ylim=(-1, 1), xlabel=f"action {dims[0]}", ylabel=f"action {dims[1]}")
         axis.set_title(f"{panel['env_id']}, step {panel['step']:,}", fontsize=10)
         place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
@@ -541,16 +549,16 @@ def draw_policy(panels: list[dict], dims: tuple[int, int]) -> plt.Figure:
 
 @dataclass
 class Policy:
-    """Fig. 7: 1,000 actions of the base policy and of the Hamiltonian policy, over the contour of Q, in one state.
+    """Fig. 7: 1,000 actions of base policy and Hamiltonian policy in one state, over the contour of Q.
 
-    Prints how much higher Q is after the leapfrog than at the same actions before, and what the same momentum without
-    any force does: means and standard errors over the actions.
+    Prints how much higher Q is after the leapfrog than at the same actions before, and what the same momentum
+    without any force does: means and standard errors over the actions.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
-    """folder of a run of sac_hpo_continuous.py; needs agent_<step>.pt files: see --snapshot-frequency there"""
+    """folder of a run of sac_hpo_continuous.py, whose first seed is shown, or seed_<n> in it"""
     at: tuple[int, ...] = ()
-    """training steps to show; else three of those there are, the first, a middle one and the last"""
+    """training steps to show, of agent_<step>.pt files; else the first of those, a middle one and the last"""
     dims: tuple[int, int] = (0, 1)
     """dimensions of the action to show"""
     state_after: int = 50
@@ -564,14 +572,16 @@ class Policy:
         check_ending(self.out)
         if self.samples < 2:
             stop(f"--samples must be 2 or more, not {self.samples}")
-        files = {int(p.stem[6:]): p for p in self.run.glob("agent_*.pt") if re.fullmatch(r"agent_\d+", p.stem)}
+        seeds = numbered(self.run, r"seed_(\d+)")
+        folder = seeds[min(seeds)] if seeds else self.run
+        files = numbered(folder, r"agent_(\d+)\.pt")
         if not files:
-            stop(f"{self.run} has no agent_<step>.pt; a run writes one at its end, or see --snapshot-frequency")
+            stop(f"{folder} has no agent_<step>.pt; a run writes one at each checkpoint and at its end")
         there = sorted(files)
         at = self.at or sorted({there[0], there[len(there) // 2], there[-1]})
         for step in at:
             if step not in files:
-                stop(f"--at {step}: {self.run} has agents of steps {', '.join(map(str, there))}")
+                stop(f"--at {step}: {folder} has agents of steps {', '.join(map(str, there))}")
         obs = state_of(files[max(at)], self.state_after)
         panels = [sample_policy(files[step], obs, self.samples, self.dims) for step in at]
         for panel in panels:
@@ -582,30 +592,50 @@ class Policy:
         save(draw_policy(panels, self.dims), self.out)
 
 
-# ------------------------------------------------------------------------------------------------------------ readme
+# ----------------------------------------------------------------------------------------------------- readme
 
 
 def speed_lines(path: Path) -> list[str]:
     """The Markdown table of what `./benchmark.sh speed` measured."""
     with open(path) as file:
         rows = list(csv.DictReader(file))
-    head = ["task", "system", "threads", "steps/s, median (lowest to highest)", "times SB3", "share of the limit"]
-    head += ["GiB, full buffer", "s to first update"]
+    head = ["task", "system", "threads", "steps/s, median (lowest to highest)", "times SB3"]
+    head += ["share of the limit", "GiB, full buffer", "s to first update"]
+    names = "times_sb3", "share_of_limit", "gibibytes", "seconds_to_first_update"
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
         cells = [row["task"], LABELS.get(row["system"], (row["system"],))[0], row["threads"]]
         cells += [f"{row['steps_per_second']} ({row['lowest']} to {row['highest']})"]
-        cells += [row[name] or "–" for name in ("times_sb3", "share_of_limit", "gibibytes", "seconds_to_first_update")]
+        cells += [row[name] or "–" for name in names]
         lines.append("| " + " | ".join(cells) + " |")
     rounds = dict.fromkeys(f"{row['rounds']} rounds on {row['threads']} thread(s)" for row in rows)
     rate, machine = (rows[0][name] for name in ("matrix_gflop_per_second", "machine"))
-    about = f"{', '.join(rounds)}; {machine}; {rate} GFLOP/s in float32 products of 256 × 256 matrices on one thread."
-    return [*lines, "", about]
+    products = f"{rate} GFLOP/s in float32 products of 256 × 256 matrices on one thread"
+    return [*lines, "", f"{', '.join(rounds)}; {machine}; {products}."]
+
+
+def gpu_speed_lines(path: Path) -> list[str]:
+    """The Markdown table of what `./benchmark.sh speed --cuda` measured, a column per number of seeds."""
+    with open(path) as file:
+        rows = list(csv.DictReader(file))
+    seeds = sorted({int(row["seeds"]) for row in rows})
+    lines = [
+        "| task | system | " + " | ".join(f"S = {n}" for n in seeds) + " |",
+        "| --- " * (2 + len(seeds)) + "|",
+    ]
+    for task, system in dict.fromkeys((row["task"], row["system"]) for row in rows):
+        cells = [task, LABELS[system][0]]
+        for n in seeds:
+            row = [r for r in rows if (r["task"], r["system"], r["seeds"]) == (task, system, str(n))]
+            cells.append(f"{int(row[0]['agent_steps_per_second']):,}" if row else "–")
+        lines.append("| " + " | ".join(cells) + " |")
+    machines = dict.fromkeys(f"{row['gpu']}; {row['machine']}" for row in rows)
+    return [*lines, "", f"{' and '.join(machines)}."]
 
 
 def generate(root: Path, link: str) -> tuple[dict[str, str], dict[str, plt.Figure]]:
-    """The README's generated parts by name, and the pictures by file name, from the runs under `root`; `link`: how
-    the README calls that folder."""
+    """The README's generated parts by name, and the pictures by file name, from the runs under `root`, which
+    the README calls `link`."""
     groups, parts, figures = read_runs(root), {}, {}
     for name, labels in FIGURES.items():
         chosen = {key: runs for key, runs in groups.items() if key[1] in labels}
@@ -619,6 +649,8 @@ def generate(root: Path, link: str) -> tuple[dict[str, str], dict[str, plt.Figur
         parts[name] = f"![learning curves]({link}/{name}.png)\n\n" + "\n".join(table_lines(chosen))
     if (root / "speed.csv").exists():
         parts["speed"] = "\n".join(speed_lines(root / "speed.csv"))
+    if (root / "speed_cuda.csv").exists():
+        parts["speed-cuda"] = "\n".join(gpu_speed_lines(root / "speed_cuda.csv"))
     return parts, figures
 
 
@@ -647,7 +679,8 @@ class Readme:
         text = self.readme.read_text()
         for name in parts:
             if f"<!-- generated: {name} -->" not in text:
-                stop(f"--readme {self.readme} has no place for {name}: a line <!-- generated: {name} --> and an end")
+                lines = f"a line <!-- generated: {name} --> and an end"
+                stop(f"--readme {self.readme} has no place for {name}: {lines}")
         for name, figure in figures.items():
             save(figure, self.root / name)
         self.readme.write_text(fill(text, parts))

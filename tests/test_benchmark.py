@@ -1,4 +1,4 @@
-"""benchmark.sh: what it runs, skips, resumes, reports. A small shell script stands in for Python and the algorithms."""
+"""benchmark.sh: what it runs, skips, resumes, reports. A small shell script stands in for the algorithms."""
 
 import os
 import shutil
@@ -12,6 +12,7 @@ from conftest import ROOT, SCRIPTS
 STAND_IN = """#!/usr/bin/env bash
 # Called as: python SCRIPT.py --env-id E ... --total-timesteps N --runs-dir D
 # or as:     python SCRIPT.py --resume R --total-timesteps N
+# Of a seed it makes what the scripts make: in the run's folder or, if SEEDS names folders, in those.
 [ "$OMP_NUM_THREADS" = 1 ] || exit 9
 echo "$*" >> "$CALLS"
 while [ $# -gt 0 ]; do
@@ -23,14 +24,16 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-mkdir -p "$run"
+for seed in ${SEEDS:-.}; do
+    mkdir -p "$run/$seed"
+    printf 'global_step,return_mean\\n%s,1.0\\n' "$steps" > "$run/$seed/eval.csv"
+done
 printf '{\\n  "args": {\\n    "total_timesteps": %s\\n  }\\n}\\n' "$steps" > "$run/config.json"
-printf 'global_step,return_mean\\n%s,1.0\\n' "$steps" > "$run/eval.csv"
 case "$run" in
-*Fail*) echo "no such task" >&2; exit 2 ;;
+*Fail*) printf '%b\\n' "${SAYS:-no such task}" >&2; exit 2 ;;
 *Slow*) [ -n "${resumed:-}" ] || { touch "$run/running"; sleep 300; } ;;
 esac
-touch "$run/agent_$steps.pt"
+for seed in ${SEEDS:-.}; do touch "$run/$seed/agent_best.pt" "$run/$seed/agent_$steps.pt"; done
 """
 
 
@@ -44,7 +47,8 @@ def bench(tmp_path, monkeypatch):
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
 
     def call(*words, start=False):
-        command = [str(ROOT / "benchmark.sh"), *words, *(() if start == "bare" else ("--runs", str(tmp_path / "runs")))]
+        command = [str(ROOT / "benchmark.sh"), *words]
+        command += [] if start == "bare" else ["--runs", str(tmp_path / "runs")]
         if start is True:
 
             def reset():  # background jobs ignore the one, nohup's the other
@@ -55,9 +59,17 @@ def bench(tmp_path, monkeypatch):
             return subprocess.Popen(command, preexec_fn=reset, **pipes)
         return subprocess.run(command, capture_output=True, text=True)
 
-    call.calls = lambda: (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
+    calls = tmp_path / "calls"
+    call.calls = lambda: calls.read_text().splitlines() if calls.exists() else []
     call.runs = tmp_path / "runs"
     return call
+
+
+@pytest.fixture(params=["", "seed_1", "seed_1 seed_2 seed_10"], ids=["one folder", "one seed", "seeds"])
+def layout(request, monkeypatch):
+    """The folders of seeds in a run's folder: none, as older scripts have it, one or several."""
+    monkeypatch.setenv("SEEDS", request.param)
+    return request.param.split()
 
 
 def test_dry_run_prints_the_commands_and_runs_nothing(bench):
@@ -132,7 +144,7 @@ def test_every_experiment_is_the_papers_and_its_commands_are_understood(bench, e
     assert len(tasks) == len(lines)
 
 
-def test_finished_is_skipped_and_longer_runs_go_on(bench):
+def test_finished_is_skipped_and_longer_runs_go_on(bench, layout):
     words = "momentum", "--seeds", "1", "--envs", "A-v0", "--total-timesteps"
     assert bench(*words, "100").returncode == 0
     assert len(bench.calls()) == 2
@@ -140,20 +152,33 @@ def test_finished_is_skipped_and_longer_runs_go_on(bench):
     assert ended.returncode == 0 and len(bench.calls()) == 2 and ended.stdout.count("finished before") == 2
     assert bench(*words, "50").returncode == 0 and len(bench.calls()) == 2
     assert bench(*words, "300").returncode == 0
-    assert [("--resume" in call, "--total-timesteps 300" in call) for call in bench.calls()[2:]] == [(True, True)] * 2
-    assert (bench.runs / "A-v0" / "no-momentum" / "seed_1" / "a__run" / "agent_300.pt").exists()
+    longer = bench.calls()[2:]
+    assert len(longer) == 2 and all("--resume" in c and "--total-timesteps 300" in c for c in longer)
+    run = bench.runs / "A-v0" / "no-momentum" / "seed_1" / "a__run"
+    assert all((run / folder / "agent_300.pt").exists() for folder in layout or ["."])
     assert not list(bench.runs.glob("*.jobs"))
 
 
-def test_a_finished_run_that_was_made_longer_and_interrupted_is_not_finished(bench):
-    """It has the agent of its first end, but a resume cut eval.csv at the last checkpoint."""
+def test_a_run_that_lacks_rows_or_the_agent_of_a_seed_is_not_finished(bench, layout):
+    """A resume cuts eval.csv at the last checkpoint and leaves later agents; and files may be foreign."""
     words = "momentum", "--seeds", "1", "--envs", "A-v0", "--total-timesteps", "100"
     bench(*words)
-    (table,) = bench.runs.glob("A-v0/no-momentum/seed_1/*/eval.csv")
-    for text in "global_step,return_mean\n90,1.0\n", "global_step,return_mean\n", "":
-        table.write_text(text)
-        assert bench(*words).returncode == 0 and table.read_text().endswith("100,1.0\n")
-    assert sum("--resume" in call for call in bench.calls()) == 3
+    folder = bench.runs / "A-v0" / "no-momentum" / "seed_1" / "a__run" / (layout or ["."])[-1]
+    huge = 10**30
+    rows = "90,1.0\n", "", "9,1.0\nmany words, and a comma", f"{huge},1.0\n"
+    for text in *(f"global_step,return_mean\n{row}" for row in rows), "":
+        (folder / "eval.csv").write_text(text)
+        ended = bench(*words)
+        assert ended.returncode == 0 and not ended.stderr
+        assert (folder / "eval.csv").read_text().endswith("\n100,1.0\n")
+    for name in "agent_best.pt", "agent_90.pt", "agent_100.pt.part", "agent_1e9.pt", f"agent_{huge}.pt":
+        (folder / "agent_100.pt").rename(folder / name)
+        ended = bench(*words)
+        assert ended.returncode == 0 and not ended.stderr and (folder / name).exists()
+        assert (folder / "agent_100.pt").exists()
+    resumed = [call.split()[2] for call in bench.calls() if "--resume" in call]
+    assert len(resumed) == 5 + 5 and all(run.endswith("no-momentum/seed_1/a__run") for run in resumed)
+    assert bench(*words).stdout.count("finished before") == 2
 
 
 def test_workers(bench):
@@ -174,9 +199,9 @@ def test_workers(bench):
 
 @pytest.mark.parametrize("kind", ["full", "locked"])
 def test_a_run_that_cannot_say_or_lock_anything(bench, tmp_path, monkeypatch, kind):
-    """Where nobody listens any more, every run is made; where no lock can be had, none is, and that is reported."""
-    words = [str(ROOT / "benchmark.sh"), "momentum", "--seeds", "1", "--envs", "A-v0", "--total-timesteps", "100"]
-    words += ["--runs", str(bench.runs)]
+    """Where nobody listens any more, every run is made; where no lock can be had, none is, and it says so."""
+    words = [str(ROOT / "benchmark.sh"), "momentum", "--runs", str(bench.runs)]
+    words += ["--seeds", "1", "--envs", "A-v0", "--total-timesteps", "100"]
     if kind == "full":
         with open("/dev/full", "w") as full:
             assert subprocess.run(words, stdout=full, stderr=full).returncode == 0
@@ -198,11 +223,36 @@ def test_an_experiment_uses_the_runs_of_another(bench):
 
 
 def test_a_failed_run_stops_no_other_and_is_reported(bench):
-    ended = bench("continuous", "--seeds", "1", "--envs", "Fail-v0 A-v0", "--total-timesteps", "100", "--workers", "1")
+    words = "continuous", "--seeds", "1", "--envs", "Fail-v0 A-v0", "--total-timesteps", "100"
+    ended = bench(*words, "--workers", "1")
     assert ended.returncode == 1
     assert len(bench.calls()) == 6 and len(list(bench.runs.glob("A-v0/*/seed_1/a__run/agent_100.pt"))) == 3
     reports = [line for line in ended.stderr.splitlines() if line.endswith("log.txt: no such task")]
     assert len(reports) == 3 and all(line.startswith("failed with exit status 2: ") for line in reports)
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "a.py", line 1, in <module>
+a.b.Trouble: in a process
+"""
+
+
+@pytest.mark.parametrize(
+    "said, reason",
+    [
+        ("sac_nf.py: no such task\nUserWarning: semaphores\n  warnings.warn(", "sac_nf.py: no such task"),
+        (f"{TRACEBACK}\nThat led to\n\n{TRACEBACK.replace('in a', 'no')}bye\n\n", "a.b.Trouble: no process"),
+        (f"{TRACEBACK}sac_nf.py: no such task\n{TRACEBACK}", "sac_nf.py: no such task"),
+        ("step 10\nKilled\n\n", "Killed"),
+    ],
+)
+def test_the_line_that_tells_why_a_run_failed(bench, monkeypatch, said, reason):
+    """Of the last attempt, and not what follows it in the log."""
+    words = "momentum", "--seeds", "1", "--envs", "Fail-v0", "--total-timesteps", "100"
+    for text in f"sac_nf.py: at first\n{TRACEBACK}", said:
+        monkeypatch.setenv("SAYS", text)
+        ended = bench(*words)
+    assert ended.returncode == 1 and ended.stderr.count(f"log.txt: {reason}\n") == 2
 
 
 def test_a_failure_is_forgotten_once_the_run_is_finished(bench):
@@ -271,13 +321,46 @@ def test_collect(bench, tmp_path):
     subprocess.run([*collect, "--dry-run"], check=True)
     assert not (copy / "results").exists()
     subprocess.run(collect, check=True)
-    files = sorted(str(path.relative_to(copy / "results")) for path in (copy / "results").rglob("*") if path.is_file())
     labels = ["sac_baseline", "sac_hpo_continuous", "sac_nf"]
-    assert files == [f"A-v0/{label}/seed_1/{name}" for label in labels for name in ("config.json", "eval.csv")]
+    assert collected(copy) == [f"A-v0/{label}/seed_1" for label in labels]
     longer = copy / "results" / "A-v0" / "sac_nf" / "seed_1" / "eval.csv"
     longer.write_text(longer.read_text() + "200,2.0\n")
     ended = subprocess.run(collect, check=True, capture_output=True, text=True)
-    assert longer.read_text().endswith("200,2.0\n") and "being longer: results/A-v0/sac_nf/seed_1" in ended.stderr
+    assert longer.read_text().endswith("200,2.0\n")
+    assert "being longer: results/A-v0/sac_nf/seed_1" in ended.stderr
+
+
+def test_collect_of_runs_with_a_folder_for_each_seed(bench, tmp_path, monkeypatch):
+    """Of one seed, as this script starts them, and of several, started by hand into a folder of the label."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(ROOT / "benchmark.sh", copy)
+    monkeypatch.setenv("SEEDS", "seed_1")
+    bench("momentum", "--seeds", "1", "--envs", "A-v0", "--total-timesteps", "100")
+    by_hand = bench.runs / "A-v0" / "no-momentum" / "five of them"
+    monkeypatch.setenv("SEEDS", "seed_7 seed_8 seed_12 seed_best")
+    words = ["sac_x.py", "--total-timesteps", "100", "--runs-dir", str(by_hand)]
+    subprocess.run([tmp_path / "python", *words], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    (by_hand / "a__run" / "seed_8" / "agent_100.pt").rename(by_hand / "a__run" / "seed_8" / "agent_90.pt")
+    for foreign in "notes/seed_1/mine", "notes/seed_1/mine/seed_1", "notes/other/mine/seed_2":
+        (bench.runs / "A-v0" / foreign).mkdir(parents=True)
+        (bench.runs / "A-v0" / foreign / "eval.csv").write_text("some words\n")
+    (bench.runs / "A-v0" / "notes" / "other" / "mine" / "config.json").write_text("{}\n")
+    collect = [str(copy / "benchmark.sh"), "collect", "--runs", str(bench.runs)]
+    ended = subprocess.run(collect, check=True, capture_output=True, text=True)
+    assert not ended.stderr
+    found = ["no-momentum/seed_1", "no-momentum/seed_12", "no-momentum/seed_7", "sac_hpo_continuous/seed_1"]
+    assert collected(copy) == [f"A-v0/{folder}" for folder in found]
+    config = copy / "results" / "A-v0" / "no-momentum" / "seed_12" / "config.json"
+    assert config.read_text() == (by_hand / "a__run" / "config.json").read_text()
+
+
+def collected(copy):
+    """Folders of results/, each of which has the two files and nothing else."""
+    files = [path for path in (copy / "results").rglob("*") if path.is_file()]
+    folders = sorted({path.parent for path in files})
+    assert sorted(files) == [folder / name for folder in folders for name in ("config.json", "eval.csv")]
+    return [str(folder.relative_to(copy / "results")) for folder in folders]
 
 
 def test_folders_with_spaces_and_relative_calls(bench, tmp_path):
@@ -300,7 +383,8 @@ def test_another_name_for_it_and_a_python_beside_the_caller(bench, tmp_path, mon
     shutil.copy(ROOT / "benchmark.sh", tmp_path / "copy")
     (tmp_path / "bm").symlink_to(tmp_path / "copy" / "benchmark.sh")
     monkeypatch.setenv("PYTHON", "./python")
-    words = ["./bm", "momentum", "--seeds", "1", "--envs", "ns/A-v0", "--total-timesteps", "100", "--runs", "here"]
+    words = ["./bm", "momentum", "--runs", "here"]
+    words += ["--seeds", "1", "--envs", "ns/A-v0", "--total-timesteps", "100"]
     ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0 and len(bench.calls()) == 2, ended.stderr
     assert (tmp_path / "here" / "ns-A-v0" / "no-momentum" / "seed_1" / "a__run" / "agent_100.pt").exists()
@@ -316,7 +400,8 @@ def test_no_python_with_torch(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.delenv("PYTHON", raising=False)
     ended = subprocess.run([str(tmp_path / "benchmark.sh"), "quick"], capture_output=True, text=True)
-    assert ended.returncode == 2 and ended.stderr.count("\n") == 1 and "no Python with PyTorch" in ended.stderr
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+    assert "no Python with PyTorch" in ended.stderr
     assert subprocess.run([str(tmp_path / "benchmark.sh"), "--help"], capture_output=True).returncode == 0
     assert not (tmp_path / "runs").exists()
 
@@ -338,7 +423,7 @@ def test_no_python_with_torch(tmp_path, monkeypatch):
         (["continuous", "--runs", "benchmark.sh"], "--runs benchmark.sh cannot be made"),
         (["quick", "--seeds", "3"], "quick has its own --seeds"),
         (["collect", "--envs", "A-v0"], "collect knows --runs and --dry-run, not --envs"),
-        (["speed", "--sb3", "--typo"], "speed knows --rounds and --sb3, not --typo"),
+        (["speed", "--sb3", "--typo"], "speed knows --rounds, --sb3 and --cuda, not --typo"),
         (["continuous"], "PYTHON must be a program, not 'nowhere'"),
         (["collect", "--runs", "nowhere"], "no finished runs under --runs nowhere"),
         pytest.param(

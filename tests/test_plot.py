@@ -1,6 +1,7 @@
-"""plot.py: statistics against hand-computed values, runs of every layout, errors, and a README that is not stale."""
+"""plot.py: statistics against hand-computed values, runs of every layout, errors, a README not stale."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -9,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, make_args
+from conftest import ROOT
 
 import plot
 import sac_hpo_continuous
@@ -27,15 +28,58 @@ def write_run(folder, returns, env_id="Hopper-v4", algorithm="sac_baseline", see
     return folder
 
 
+def write_seeds(folder, seeds, returns=(1.0, 2.0), **arguments):
+    """A run with a folder for each of its seeds, of which config.json has the first."""
+    for seed in seeds:
+        write_run(folder / f"seed_{seed}", returns, seed=seeds[0], **arguments)
+        (folder / f"seed_{seed}" / "config.json").rename(folder / "config.json")
+    config = json.loads((folder / "config.json").read_text())
+    config["args"]["num_seeds"] = len(seeds)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 def test_every_layout_is_found(tmp_path):
-    write_run(tmp_path / "Hopper-v4" / "drift" / "seed_3" / "Hopper-v4__x", [1, 2], seed=3)  # as benchmark.sh runs it
-    write_run(tmp_path / "Hopper-v4" / "drift" / "seed_1", [3, 4], seed=1)  # as it is committed
-    write_run(tmp_path / "Ant-v4__sac_nf__2__now", [5, 6], env_id="Ant-v4", algorithm="sac_nf", seed=2)  # a run's own
+    """As scripts write a run, alone and where benchmark.sh puts it, and as it is committed; with a folder for
+    each seed and without."""
+    hopper, ant = tmp_path / "Hopper-v4", {"env_id": "Ant-v4", "algorithm": "sac_nf"}
+    write_run(tmp_path / "Ant-v4__sac_nf__2__now", [5, 6], seed=2, **ant)
+    write_seeds(tmp_path / "Ant-v4__sac_nf__9__now", [9, 10, 11], **ant)
+    write_seeds(tmp_path / "Ant-v4__sac_nf__4__now", [4], **ant)
+    write_run(hopper / "drift" / "seed_3" / "Hopper-v4__x", [1, 2], seed=3)
+    write_seeds(hopper / "drift" / "seed_4" / "Hopper-v4__x", [4])
+    write_seeds(hopper / "drift" / "seed_5" / "Hopper-v4__x", [5, 6])
+    write_run(hopper / "drift" / "seed_1", [3, 4], seed=1)
+    write_run(hopper / "drift" / "seed_8", [3, 4], seed=7)  # one seed of a run that began with seed 7
+    write_seeds(hopper / "mine" / "Hopper-v4__x", [1, 2])
     groups = plot.read_runs(tmp_path)
     assert {key: [run.seed for run in runs] for key, runs in groups.items()} == {
-        ("Ant-v4", "sac_nf"): [2],
-        ("Hopper-v4", "drift"): [1, 3],
+        ("Ant-v4", "sac_nf"): [2, 4, 9, 10, 11],
+        ("Hopper-v4", "drift"): [1, 3, 4, 5, 6, 8],
+        ("Hopper-v4", "sac_baseline"): [1, 2],
     }
+    one = hopper / "drift" / "seed_5" / "Hopper-v4__x" / "seed_6"
+    assert list(plot.read_runs(one)) == [("Hopper-v4", "drift")]
+
+
+def test_the_number_of_seeds_is_no_other_setting(tmp_path, capsys):
+    write_seeds(tmp_path / "a", [1, 2])
+    write_run(tmp_path / "b", [1, 2], seed=3)
+    assert [run.seed for run in plot.read_runs(tmp_path)["Hopper-v4", "sac_baseline"]] == [1, 2, 3]
+    assert not capsys.readouterr().err
+
+
+def test_order_and_choice(tmp_path, capsys):
+    """Tasks by name, labels as in the table and then by name."""
+    for name in "B-v0 mine", "B-v0 drift", "B-v0 sac_nf", "A-v0 a", "A-v0 drift":
+        task, label = name.split()
+        write_run(tmp_path / task / label / "seed_1", [1], env_id=task)
+    groups = plot.read_runs(tmp_path)
+    order = ["A-v0 drift", "A-v0 a", "B-v0 sac_nf", "B-v0 drift", "B-v0 mine"]
+    assert [" ".join(key) for key in groups] == order
+    for labels, envs, left in ([], [], order), (["drift"], [], order[::3]), ([], ["A-v0"], order[:2]):
+        assert list(map(" ".join, plot.pick(groups, labels, envs))) == left
+    assert not capsys.readouterr().err
 
 
 def test_of_two_runs_of_a_seed_the_longer_counts(tmp_path, capsys):
@@ -116,9 +160,12 @@ def test_interquartile_mean_and_interval():
     assert plot.interquartile_mean(scores) == pytest.approx((2 + 3 + 4 + 5) / 4)
     low, high = plot.interval(scores)
     assert low < plot.interquartile_mean(scores) < high
-    rng = np.random.default_rng(0)  # the interval holds the truth in nineteen of twenty samples of ten, but of three
-    for size, lowest, highest in (10, 0.83, 0.99), (3, 0.68, 0.82):  # in three of four, as the README says
-        hits = [low <= 0.0 <= high for low, high in (plot.interval(rng.normal(size=size)) for _ in range(200))]
+    # The interval holds the truth in nineteen of twenty samples of ten, but of three in three of four, as the
+    # README says.
+    rng = np.random.default_rng(0)
+    for size, lowest, highest in (10, 0.83, 0.99), (3, 0.68, 0.82):
+        intervals = [plot.interval(rng.normal(size=size)) for _ in range(200)]
+        hits = [low <= 0.0 <= high for low, high in intervals]
         assert lowest < np.mean(hits) < highest
 
 
@@ -184,7 +231,8 @@ def test_the_dot_is_the_tables_number(tmp_path):
 
 @pytest.mark.parametrize("kind", ["one seed", "seeds", "costs", "ten tasks"])
 def test_curves_are_drawn(tmp_path, kind):
-    columns = {"j_c_mean": [1.0, 2.0], "lambda": [0.0, 1.0], "training_cost": [1.0, 2.0]} if kind == "costs" else {}
+    columns = {"j_c_mean": [1.0, 2.0], "lambda": [0.0, 1.0], "training_cost": [1.0, 2.0]}
+    columns = columns if kind == "costs" else {}
     for seed in [1] if kind == "one seed" else [1, 2, 3]:
         for env_id in [f"T{i}-v0" for i in range(10)] if kind == "ten tasks" else ["Hopper-v4"]:
             write_run(tmp_path / f"{env_id}{seed}", [seed, 2.0], env_id=env_id, seed=seed, **columns)
@@ -197,39 +245,85 @@ def test_curves_are_drawn(tmp_path, kind):
     plt.close(figure)
 
 
-def test_policy(tmp_path):
+def test_policy(tmp_path, capsys):
     """From the files of a real run, snapshot and last agent."""
-    args = make_args(
-        sac_hpo_continuous,
+    args = sac_hpo_continuous.Args(
         env_id="Pendulum-v1",
+        seed=3,
         total_timesteps=600,
         learning_starts=200,
         eval_episodes=1,
         snapshot_frequency=300,
         batch_size=64,
-        momentum_std_explore=0.1,
+        momentum_std_train=0.1,
+        momentum_std_explore=0.3,
+        bfloat16_force=False,
+        cuda=False,
         runs_dir=str(tmp_path),
     )
     run = sac_hpo_continuous.train(args)
-    out = tmp_path / "policy.png"
-    plot.Policy(run, dims=(0, 0), samples=50, out=out)()
-    assert plt.imread(out).shape[1] > 1000
-    obs = plot.state_of(run / "agent_600.pt", 10)
-    panel = plot.sample_policy(run / "agent_600.pt", obs, 500, (0, 0))
+    first = run / "seed_3"
+    (first / "agent_best.pt").touch()
+    for seed in 10, 20:  # by their names, they would come before the first
+        shutil.copytree(first, run / f"seed_{seed}")
+        (run / f"seed_{seed}" / "agent_600.pt").unlink()
+    capsys.readouterr()
+    out, printed = tmp_path / "policy.png", {}
+    for folder in run, first, run / "seed_10":
+        plot.Policy(folder, dims=(0, 0), samples=50, out=out)()
+        assert plt.imread(out).shape[1] > (1000 if folder != run / "seed_10" else 400)
+        printed[folder] = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert printed[run] == printed[first] == ["step 300", "step 600", str(out)]
+    assert printed[run / "seed_10"] == ["step 300", str(out)]
+
+    agent, args, _, _ = plot.read_agent(first / "agent_600.pt")
+    assert args.seed == 3
+    obs = plot.state_of(first / "agent_600.pt", 10)
+    env = sac_hpo_continuous.make_env(args)
+    expected, _ = env.reset(seed=3)
+    for _ in range(10):
+        expected, *_ = env.step(agent.act(expected[None])[0])
+    env.close()
+    np.testing.assert_allclose(obs, expected)
+
+    panel = plot.sample_policy(first / "agent_600.pt", obs, 500, (0, 0))
     assert panel["base"].shape == panel["evolved"].shape == (500, 2)
-    assert np.isfinite(panel["q"]).all()
-    agent, args, _, _ = plot.read_agent(run / "agent_600.pt")
     with torch.no_grad():  # each evolved action comes from its own base action
-        many = torch.from_numpy(obs).expand(500, -1)
-        torch.manual_seed(args.seed)
-        u = agent.policy.sample_gaussian(many)[0]
-        rho = args.momentum_std_explore * torch.randn_like(u)
-        ends = [torch.tanh(agent.policy.evolve(many, u, rho, operator)[0]) for operator in ("proposed", "drift")]
-        np.testing.assert_allclose(panel["base"][:, 0], torch.tanh(u)[:, 0], rtol=1e-6)
-        np.testing.assert_allclose(panel["evolved"][:, 0], ends[0][:, 0], rtol=1e-6)
-        for name, action in (("base", torch.tanh(u)), ("evolved", ends[0]), ("drifted", ends[1])):
-            np.testing.assert_allclose(panel["q_of"][name], agent.q_target.min(many, action), rtol=1e-5)
-    assert len({panel["q_of"][name].mean() for name in ("base", "evolved", "drifted")}) == 3
+        many = torch.from_numpy(obs).expand(1, 500, -1)
+        generator = torch.Generator().manual_seed(3)
+        xi, zeta = torch.randn(2, 1, 500, 1, generator=generator)
+        u = agent.policy(many, xi)[0]
+        drifted = agent.policy.evolve(many, u, args.momentum_std_explore * zeta, "drift")[0]
+        actions = {
+            "base": u.tanh(),
+            "drifted": drifted.tanh(),
+            "evolved": agent.policy.act(many, torch.stack([xi, zeta])),
+        }
+        for name in "base", "evolved":
+            np.testing.assert_allclose(panel[name], actions[name][0].expand(-1, 2), rtol=1e-6)
+        for name, action in actions.items():
+            q = agent.q_target(many, action).amin(1)[0]
+            np.testing.assert_allclose(panel["q_of"][name], q, rtol=1e-5)
+        middle = agent.q_target(many[:, :1], torch.zeros(1, 1, 1)).amin()  # both axes are the same dimension
+        np.testing.assert_allclose(panel["q"][30], middle, rtol=1e-5)
+    assert len({panel["q_of"][name].mean() for name in actions}) == 3
+    assert panel["q"].shape == (61, 61) and panel["q"].std() > 0.0
+
+
+@pytest.mark.parametrize("kind", ["old", "other", "later"])
+def test_an_agent_that_does_not_fit(tmp_path, kind, capsys):
+    """Of a version before or after this one, or of another script."""
+    args = asdict(sac_hpo_continuous.Args(env_id="Pendulum-v1"))
+    state = {"algorithm": "sac_hpo_continuous", "args": args, "global_step": 10, "agent": {}}
+    if kind == "other":
+        state["algorithm"] = "sac_nf"
+    elif kind == "later":
+        state["args"] = args | {"unknown": 1}
+    torch.save(state, tmp_path / "agent_10.pt")
+    with pytest.raises(SystemExit):
+        plot.Policy(tmp_path)()
+    message = "is an agent of sac_nf.py" if kind == "other" else "does not fit this version"
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -238,6 +332,7 @@ def test_policy(tmp_path):
         (["curves", "--root", "EMPTY"], "no runs under"),
         (["curves", "--root", "UNEVALUATED"], "but 1 that have not been evaluated yet"),
         (["curves", "--root", "BROKEN"], "without a config.json"),
+        (["curves", "--root", "INSIDE"], "INSIDE/a/copy has an eval.csv without a config.json"),
         (["curves", "--root", "ONE", "--figure", "fig2"], "--figure must be one of continuous"),
         (["curves", "--root", "ONE", "--window", "0"], "--window must be 1 or more"),
         (["table", "--root", "ONE", "--envs", "Ant-v4"], "there are: Hopper-v4 sac_baseline"),
@@ -252,13 +347,14 @@ def test_policy(tmp_path):
         (["table", "--root", "COSTS"], "eval.csv is damaged: no field of name j_c_mean"),
         (["table", "--root", "BYTES"], "eval.csv is damaged"),
         (["table", "--root", "LIST"], "without a config.json that can be read"),
-        (["readme", "--root", "APART", "--readme", "APART/a/eval.csv"], "were never evaluated at the same step"),
+        (["readme", "--root", "APART", "--readme", "APART/a/eval.csv"], "never evaluated at the same step"),
         (["readme", "--root", "ONE", "--readme", "nowhere.md"], "--readme must be a file, not nowhere.md"),
         (["readme", "--root", "FIG2", "--readme", "FIG2/a/eval.csv"], "has no place for continuous"),
         (["policy", "ONE"], "no agent_<step>.pt"),
         (["policy", "ONE", "--samples", "1"], "--samples must be 2 or more"),
         (["policy", "ONE", "--out", "a.xyz"], "--out must end in"),
         (["policy", "AGENT"], "no agent file"),
+        (["policy", "SEEDS"], "SEEDS/seed_2 has no agent_<step>.pt"),
     ],
 )
 def test_one_clear_line_for_bad_input(tmp_path, arguments, message):
@@ -266,6 +362,8 @@ def test_one_clear_line_for_bad_input(tmp_path, arguments, message):
     write_run(tmp_path / "UNEVALUATED" / "a", [])
     (write_run(tmp_path / "BROKEN" / "a", [1.0]) / "config.json").unlink()
     write_run(tmp_path / "ONE" / "a", [1.0])
+    inside = write_run(tmp_path / "INSIDE" / "a" / "copy", [1.0])  # of a run, but of none of its seeds
+    (inside / "config.json").rename(inside.parent / "config.json")
     half = write_run(tmp_path / "HALF" / "a", [1.0, 2.0, 3.0]) / "eval.csv"
     half.write_text(half.read_text() + "400")
     write_run(tmp_path / "NAN" / "a", [1.0, "3x7", 3.0])
@@ -278,6 +376,8 @@ def test_one_clear_line_for_bad_input(tmp_path, arguments, message):
     write_run(tmp_path / "FIG2" / "a", [1.0])
     write_run(tmp_path / "APART" / "a", [1.0])
     write_run(tmp_path / "APART" / "b", [1.0], algorithm="sac_nf", every=15_000)
+    for seed in 2, 10:
+        (tmp_path / "SEEDS" / f"seed_{seed}").mkdir(parents=True)
     (tmp_path / "AGENT").mkdir()
     (tmp_path / "AGENT" / "agent_best.pt").touch()
     (tmp_path / "AGENT" / "agent_10.pt").write_bytes(b"not a file of torch.save")
@@ -289,8 +389,8 @@ def test_one_clear_line_for_bad_input(tmp_path, arguments, message):
 
 
 def test_speed_table(tmp_path):
-    names = "task system threads rounds steps_per_second lowest highest times_sb3 gibibytes seconds_to_first_update"
-    names = [*names.split(), "share_of_limit", "matrix_gflop_per_second", "machine"]
+    names = "task system threads rounds steps_per_second lowest highest times_sb3 gibibytes".split()
+    names += ["seconds_to_first_update", "share_of_limit", "matrix_gflop_per_second", "machine"]
     rows = [
         "A-v0,sac_nf,1,5,90.5,80.0,99.0,1.5,0.6,4.2,0.5,87.0,two cores",
         "A-v0,SB3 SAC,2,5,60,50,70,1.0,,,,87.0,two cores",
@@ -304,12 +404,27 @@ def test_speed_table(tmp_path):
     )
 
 
+def test_gpu_speed_table(tmp_path):
+    names = "task,system,seeds,steps_per_second,agent_steps_per_second,gpu,machine"
+    rows = ["A-v0,sac_nf,1,900.4,900,X1,16 cores", "A-v0,sac_nf,20,500.0,10000,X1,16 cores"]
+    rows += ["A-v0,sac_baseline,20,600.0,12000,X1,16 cores"]
+    (tmp_path / "speed_cuda.csv").write_text("\n".join([names, *rows]) + "\n")
+    assert plot.gpu_speed_lines(tmp_path / "speed_cuda.csv") == [
+        "| task | system | S = 1 | S = 20 |",
+        "| --- | --- | --- | --- |",
+        "| A-v0 | SAC-NF | 900 | 10,000 |",
+        "| A-v0 | SAC | – | 12,000 |",
+        "",
+        "X1; 16 cores.",
+    ]
+
+
 def test_fill_leaves_the_rest_alone():
     text = "a\n<!-- generated: x -->\nold\n<!-- end -->\nb\n<!-- generated: y -->\n<!-- end -->\n"
     filled = plot.fill(text, {"x": "new\ntable"})
-    assert filled == (
-        "a\n<!-- generated: x -->\nnew\ntable\n<!-- end -->\nb\n<!-- generated: y -->\n(no runs yet)\n<!-- end -->\n"
-    )
+    x = "<!-- generated: x -->\nnew\ntable\n<!-- end -->\n"
+    y = "<!-- generated: y -->\n(no runs yet)\n<!-- end -->\n"
+    assert filled == f"a\n{x}b\n{y}"
     assert plot.fill(filled, {"x": "new\ntable"}) == filled
 
 
@@ -324,19 +439,22 @@ def test_readme_and_pictures_are_not_stale(tmp_path):
         plot.save(figure, tmp_path / name)
         committed, drawn = plt.imread(ROOT / "results" / name), plt.imread(tmp_path / name)
         assert committed.shape == drawn.shape, "run: python plot.py readme"
-        changed = np.abs(committed - drawn).max(-1) > 0.1  # one evaluation moved by half changes some 3,000 pixels
+        # One evaluation moved by half changes some 3,000 pixels.
+        changed = np.abs(committed - drawn).max(-1) > 0.1
         assert changed.sum() < 200, "run: python plot.py readme"
 
 
 def test_results_hold_runs_and_pictures_only():
-    """Each run is an eval.csv as the script wrote it and its config.json, in a folder named by task, label and seed."""
+    """Of each seed its eval.csv as the script wrote it and the run's config.json, in a folder named by task,
+    label and seed."""
+    default = asdict(sac_hpo_continuous.Args())
     for path in (ROOT / "results").rglob("*"):
-        if path.is_dir() or path.suffix == ".png" or path.name == "speed.csv":
+        if path.is_dir() or path.suffix == ".png" or path.name in ("speed.csv", "speed_cuda.csv"):
             continue
         assert path.name in ("eval.csv", "config.json"), path
-        config = json.loads((path.parent / "config.json").read_text())
+        args = json.loads((path.parent / "config.json").read_text())["args"]
         task, label, seed = path.parent.relative_to(ROOT / "results").parts
-        assert (config["args"]["env_id"], f"seed_{config['args']['seed']}") == (task, seed)
+        seeds = range(args["seed"], args["seed"] + args.get("num_seeds", 1))
+        assert args["env_id"] == task and seed in [f"seed_{n}" for n in seeds]
         assert label in plot.LABELS
-        default = asdict(sac_hpo_continuous.Args())
-        assert config["args"]["gamma"] == default["gamma"] and config["args"]["batch_size"] == default["batch_size"]
+        assert all(args[name] == default[name] for name in ("gamma", "batch_size"))

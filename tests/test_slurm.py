@@ -1,4 +1,4 @@
-"""benchmark.sh --slurm on a real Slurm: one array for all runs, and a run that the scheduler kills goes on."""
+"""benchmark.sh --slurm on a real Slurm: one array for all runs, and a run that Slurm kills goes on."""
 
 import os
 import shutil
@@ -44,15 +44,32 @@ def test_array_with_a_killed_job(cluster, tmp_path, monkeypatch):
     stand_in.chmod(0o755)
     monkeypatch.setenv("PYTHON", str(stand_in))
     monkeypatch.setenv("CALLS", str(calls))
-    words = ["momentum", "--seeds", "1", "--envs", "Slow-v0 A-v0", "--total-timesteps", "100", "--runs", str(runs)]
+    words = [
+        "momentum",
+        "--seeds",
+        "1",
+        "--envs",
+        "Slow-v0 A-v0",
+        "--total-timesteps",
+        "100",
+        "--runs",
+        str(runs),
+    ]
     submitted = slurm(str(ROOT / "benchmark.sh"), *words, "--slurm", "--time=5", "--comment=extra words")
     job = submitted.split()[-1]
 
     for task, algorithm in ("0", "sac_hpo_continuous"), ("2", "no-momentum"):
         wait_for((runs / "Slow-v0" / algorithm / "seed_1" / "a__run" / "running").exists)
-        assert slurm("squeue", "--noheader", "--states=RUNNING", "--format=%K", f"--jobs={job}_{task}").strip() == task
-        slurm("scontrol", "requeue", f"{job}_{task}")  # as a scheduler does that needs the node for something else
-    wait_for(lambda: len(list(runs.glob("*/*/seed_1/a__run/agent_100.pt"))) == 4, seconds=300)  # two minutes' pause
+        assert (
+            slurm("squeue", "--noheader", "--states=RUNNING", "--format=%K", f"--jobs={job}_{task}").strip()
+            == task
+        )
+        slurm(
+            "scontrol", "requeue", f"{job}_{task}"
+        )  # as a scheduler does that needs the node for something else
+    wait_for(
+        lambda: len(list(runs.glob("*/*/seed_1/a__run/agent_100.pt"))) == 4, seconds=300
+    )  # two minutes' pause
     resumed = [call for call in calls.read_text().splitlines() if "--resume" in call]
     assert len(resumed) == 2 and all("Slow-v0" in call for call in resumed)
     assert len(calls.read_text().splitlines()) == 4 + 2
