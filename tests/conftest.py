@@ -1,8 +1,11 @@
-"""What the tests share: the scripts as modules, and a way to build a small agent in float64."""
+"""What the tests share: the scripts as modules, small agents in float64, random batches, calls of scripts."""
 
+import csv
 import importlib
 import inspect
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,40 +18,30 @@ SAFE = ["sac_lagrangian", "sac_hpo_safe"]
 SCRIPTS = UNSAFE + SAFE
 
 
-@pytest.fixture(params=SCRIPTS)
-def script(request):
-    """Each algorithm in turn, imported."""
-    return importlib.import_module(request.param)
+def modules(*names: str):
+    @pytest.fixture(params=names)
+    def module(request):
+        return importlib.import_module(request.param)
+
+    return module
 
 
-@pytest.fixture(params=UNSAFE)
-def unsafe(request):
-    return importlib.import_module(request.param)
-
-
-@pytest.fixture(params=["sac_baseline", "sac_hpo_safe"])
-def either(request):
-    """The shortest script and the longest, for slow tests of what test_diffable.py holds to be the same in all."""
-    return importlib.import_module(request.param)
-
-
-@pytest.fixture(params=SAFE)
-def safe(request):
-    return importlib.import_module(request.param)
-
-
-@pytest.fixture(params=["sac_hpo_continuous", "sac_hpo_safe"])
-def hpo(request):
-    return importlib.import_module(request.param)
+script = modules(*SCRIPTS)  # each algorithm in turn
+unsafe = modules(*UNSAFE)
+safe = modules(*SAFE)
+hpo = modules("sac_hpo_continuous", "sac_hpo_safe")
+# For tests of what test_diffable.py holds to be the same in all: shortest and longest, or the latter alone.
+either = modules("sac_baseline", "sac_hpo_safe")
+longest = modules("sac_hpo_safe")
 
 
 def make_args(module, **changes):
-    """Args of a script; where it needs a cost and none is given or known for the task, torque with a limit of 0: then
-    lambda moves at every episode, and Algorithm 3 rejects some actions."""
+    """Args of a script. Where it needs a cost and none is given or known for the task: torque, limited to 0:
+    lambda moves at every episode and Algorithm 3 rejects some actions. Without rounding by default."""
     family = changes.get("env_id", "Hopper-v4").rpartition("-v")[0]
     if module.__name__ in SAFE and "cost" not in changes and family not in module.COSTS:
         changes = {"cost": "torque", "cost_limit": 0.0, **changes}
-    if hasattr(module.Args, "bfloat16_force"):  # the mathematics is tested without rounding
+    if hasattr(module.Args, "bfloat16_force"):
         changes = {"bfloat16_force": False, **changes}
     return module.Args(**changes)
 
@@ -58,12 +51,14 @@ def cost_flags(name: str) -> list[str]:
     return ["--cost", "torque", "--cost-limit", "0"] if name in SAFE else []
 
 
-def make_agent(module, obs_dim=3, action_dim=2, seed=0, dtype=torch.float64, fresh=False, **changes):
-    """An agent with random weights, and its resolved arguments. Unless `fresh`, the targets are not as the critics, as
-    after some training: a formula that takes the one for the other is noticed."""
-    torch.manual_seed(seed)
+def make_agent(module, obs_dim=3, action_dim=2, seeds=1, seed=0, dtype=torch.float64, fresh=False, **changes):
+    """An agent of seeds `seed`, `seed` + 1, ... with random weights, and resolved arguments. Unless `fresh`,
+    targets and critics differ, as after some training: a formula that takes one for the other is noticed."""
     args = module.resolve(make_args(module, **changes))
-    agent = module.Agent(obs_dim, action_dim, args, torch.device("cpu")).to(dtype)
+    agent = module.Agent(seeds, obs_dim, action_dim, args)
+    generators, _ = module.make_generators(range(seed, seed + seeds), torch.device("cpu"))
+    module.draw_weights(agent, generators)
+    agent.to(dtype)
     with torch.no_grad():
         for name, parameter in agent.named_parameters():
             if "target" in name and not fresh:
@@ -71,25 +66,85 @@ def make_agent(module, obs_dim=3, action_dim=2, seed=0, dtype=torch.float64, fre
     return agent, args
 
 
-def make_optimizers_plain(agent, lr=1.0):
-    """Plain gradient descent with step size 1: every step then is minus the gradient."""
-    parts = {"q": agent.q.parameters(), "policy": agent.policy.parameters(), "alpha": [agent.log_alpha]}
+def random(*shape, seed=1, dtype=torch.float64):
+    """N(0, 1), the same at every call."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def random_batch(module, rows=16, seeds=1, obs_dim=3, action_dim=2, seed=7, dtype=torch.float64):
+    """A Batch (S, B, ...); every third transition terminates; with costs where the script has them."""
+    reward, cost, action = random(2 + action_dim, seeds, rows, seed=seed, dtype=dtype).split(
+        [1, 1, action_dim]
+    )
+    row = {
+        "obs": random(seeds, rows, obs_dim, seed=seed + 1, dtype=dtype),
+        "action": torch.tanh(action).movedim(0, -1),
+        "reward": reward[0],
+        "next_obs": random(seeds, rows, obs_dim, seed=seed + 2, dtype=dtype),
+        "terminated": (torch.arange(rows) % 3 == 0).to(dtype).expand(seeds, rows),
+        "cost": cost[0].abs(),
+    }
+    return module.Batch(**{name: row[name] for name in module.Batch._fields})
+
+
+def noise_for(agent, rows=16, seeds=1, seed=3, dtype=torch.float64):
+    """Of an update: (2 draws, S, B, A)."""
+    return random(2 * agent.policy.draws, seeds, rows, agent.action_dim, seed=seed, dtype=dtype)
+
+
+def plain_optimizers(agent, **rates):
+    """Plain gradient descent, with step size 1 unless one is given: every step then is minus the gradient."""
+    parts = {"q": agent.q.parameters(), "policy": agent.policy.parameters(), "log_alpha": [agent.log_alpha]}
     if hasattr(agent, "q_cost"):
         parts["q_cost"] = agent.q_cost.parameters()
-    agent.optimizers = {name: torch.optim.SGD(list(p), lr=lr) for name, p in parts.items()}
+    return {name: torch.optim.SGD(list(part), lr=rates.get(name, 1.0)) for name, part in parts.items()}
 
 
-def make_batch(module, obs, action, reward, next_obs, terminated, cost=None):
-    """A Batch; with costs where the script has them."""
-    row = [obs, action, reward, next_obs, terminated]
-    if "cost" in module.Batch._fields:
-        row.append(torch.zeros_like(reward) if cost is None else cost)
-    return module.Batch(*row)
+def weights(module):
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 def deterministic_action(agent, obs):
-    """tanh(mean) and what the policy makes of it; for Algorithm 3 the states are taken as first of their episodes."""
+    """tanh(mean) and what the policy makes of it at (S, B, O), to Algorithm 3 first states as well."""
+    no_noise = torch.zeros(agent.policy.draws, *obs.shape[:2], agent.action_dim, dtype=obs.dtype)
     with torch.no_grad():
         if "first_obs" in inspect.signature(agent.policy.act).parameters:
-            return agent.policy.act(obs, True, obs)[0]
-        return agent.policy.act(obs, True)
+            return agent.policy.act(obs, no_noise, obs)[0]
+        return agent.policy.act(obs, no_noise)
+
+
+def rows_of(run, seed=1) -> list[dict]:
+    """eval.csv without the columns that a clock fills."""
+    table = list(csv.DictReader((Path(run) / f"seed_{seed}" / "eval.csv").read_text().splitlines()))
+    return [{name: row[name] for name in row if name not in ("seconds", "steps_per_second")} for row in table]
+
+
+def agent_of(run, step, seed=1) -> dict:
+    return torch.load(Path(run) / f"seed_{seed}" / f"agent_{step}.pt", weights_only=True)["agent"]
+
+
+def same(first, second) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(value, second[name]) for name, value in first.items()
+    )
+
+
+def resume(module, run, **changes):
+    return module.train(replace(module.stored_args(str(run)), resume=str(run), **changes))
+
+
+def command(name, *words) -> list[str]:
+    return [sys.executable, str(ROOT / f"{name}.py"), *map(str, words)]
+
+
+def call(name, *words, **options):
+    """Runs a script as a user does."""
+    return subprocess.run(command(name, *words), capture_output=True, text=True, **options)
+
+
+def refused(capsys, function, *arguments) -> tuple[int, str]:
+    """Exit status and the one line on stderr of something that ends the program."""
+    with pytest.raises(SystemExit) as stopped:
+        function(*arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    return stopped.value.code, line

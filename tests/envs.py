@@ -8,7 +8,8 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 
 class Known(gym.Env):
-    """One observation number, one action number in [0, 3]; `play` gives reward and whether the episode terminates."""
+    """One observation number, one action number in [0, 3]; `play` gives reward and whether the episode
+    terminates."""
 
     observation_space = Box(-np.inf, np.inf, (1,), np.float64)
     action_space = Box(0.0, 3.0, (1,), np.float32)  # not symmetric: actions are rescaled on the way in
@@ -135,13 +136,40 @@ class HugeCost(Costly):
         return *rest, {"cost": 1e30}
 
 
+class LostCost(Costly):
+    """Costs 1, but reports `last` from step 31 on, at first nothing at all. Never ends."""
+
+    last: ClassVar = {}
+
+    def step(self, action):
+        *rest, _ = super().step(action)
+        return *rest, {"cost": 1.0} if self.t < 31 else self.last
+
+    def play(self, action):
+        return 0.0, False
+
+
+class NanCost(LostCost):
+    last: ClassVar = {"cost": float("nan")}
+
+
+class NegativeCost(LostCost):
+    last: ClassVar = {"cost": -0.5}
+
+
+class TwoNumbersCost(LostCost):
+    last: ClassVar = {"cost": np.ones(2)}
+
+
 class Marked(Known):
     """Observation: a number of the episode's own, and the time in it."""
 
     observation_space = Box(-np.inf, np.inf, (2,), np.float64)
 
     def reset(self, seed=None, options=None):
-        self.number = float(seed % 1000)
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        self.number = float(self.rng.integers(1000))
         return super().reset(seed=seed)
 
     def observe(self):
@@ -195,6 +223,6 @@ class DictObservations(Known):
     observation_space = Dict({"a": Box(0.0, 1.0, (1,))})
 
 
-for env in [Known, *Known.__subclasses__(), Blind, TwoCosts, OneCost, HugeCost]:
+for env in [Known, *Known.__subclasses__(), *Costly.__subclasses__(), *LostCost.__subclasses__(), Blind]:
     limit = 5 if env is Endless else 200
     gym.register(f"{env.__name__}-v0", entry_point=env, max_episode_steps=limit)

@@ -1,110 +1,182 @@
-"""Environments with known answers, learned in seconds, and a real one."""
+"""Environments with known answers, learned in seconds, a real one, and what is stored, updated and
+evaluated."""
 
 import importlib
-from dataclasses import replace
+import math
 
 import envs
 import numpy as np
 import pytest
 import torch
-from conftest import SAFE, deterministic_action, make_args
+from conftest import SAFE, agent_of, deterministic_action, make_agent, make_args, rows_of
 from gymnasium.spaces import Box
 
-FAST = dict(batch_size=64, learning_starts=100, policy_lr=3e-3, q_lr=3e-3, tau=0.05, eval_frequency=10_000)
+FAST = dict(batch_size=64, learning_starts=100, policy_lr=3e-3, q_lr=3e-3, tau=0.05, eval_episodes=1)
+HPO = "sac_hpo_continuous"
+
+
+def run_of(script, env_id, tmp_path, steps, **changes):
+    free = (
+        {"cost": "torque", "cost_limit": 1000.0} if script.__name__ in SAFE else {}
+    )  # never above: lambda stays 0
+    settings = {**FAST, **free, **changes}
+    return script.train(
+        make_args(script, env_id=env_id, total_timesteps=steps, runs_dir=str(tmp_path), **settings)
+    )
+
+
+def trained_agent(script, run, step, seed=1):
+    """From agent_<step>.pt: an agent of one seed."""
+    state = script.load(run / f"seed_{seed}" / f"agent_{step}.pt")
+    args = script.Args(**state["args"])
+    assert args.seed == seed and args.num_seeds == 1
+    agent = script.Agent(1, state["obs_dim"], state["action_low"].numel(), args)
+    agent.load_state_dict(state["agent"])
+    return agent
 
 
 def learn(script, env_id, tmp_path, steps, **changes):
-    free = {"cost": "torque", "cost_limit": 1000.0} if script.__name__ in SAFE else {}  # never above: lambda stays 0
-    settings = {**FAST, **free, **changes}
-    args = make_args(script, env_id=env_id, total_timesteps=steps, runs_dir=str(tmp_path), **settings)
-    run = script.train(args)
-    env = script.make_env(args)
-    agent = script.Agent(
-        env.observation_space.shape[0], env.action_space.shape[0], script.resolve(args), torch.device("cpu")
-    )
-    script.load(run / f"agent_{steps}.pt", {"agent": agent})
-    return agent, run
+    return trained_agent(script, run_of(script, env_id, tmp_path, steps, **changes), steps)
 
 
 def q_at(agent, obs):
     """Mean of both critics at an observation over actions of the policy."""
-    obs = torch.full((200, 1), float(obs))
+    obs = torch.full((1, 200, 1), float(obs))
+    noise = torch.randn(agent.policy.draws, 1, 200, 1, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        q1, q2 = agent.q(obs, agent.policy.sample(obs)[0])
-    return (0.5 * (q1 + q2)).mean().item()
+        return agent.q(obs, agent.policy.sample(obs, noise)[0]).mean().item()
 
 
 def best_action(agent):
     """The deterministic action in the environment's own units, [0, 3]."""
-    return 1.5 * (deterministic_action(agent, torch.zeros(1, 1)).item() + 1.0)
+    return 1.5 * (deterministic_action(agent, torch.zeros(1, 1, 1)).item() + 1.0)
 
 
 def test_value_of_one_step(unsafe, tmp_path):
-    agent, _ = learn(unsafe, "OneStep-v0", tmp_path, 600, alpha=1e-3)
+    agent = learn(unsafe, "OneStep-v0", tmp_path, 300, alpha=1e-3)
     assert q_at(agent, 0) == pytest.approx(1.0, abs=0.03)
 
 
+def test_two_seeds_at_once_learn_too(tmp_path):
+    script = importlib.import_module(HPO)
+    run = run_of(script, "envs:OneStep-v0", tmp_path, 300, alpha=1e-3, num_seeds=2, seed=5)
+    agents = [trained_agent(script, run, 300, seed) for seed in (5, 6)]
+    for agent in agents:
+        assert q_at(agent, 0) == pytest.approx(1.0, abs=0.03)
+    assert not torch.equal(agents[0].q.layer1.weight, agents[1].q.layer1.weight)
+    for seed in (5, 6):
+        (row,) = rows_of(run, seed)
+        assert float(row["return_mean"]) == 1.0 and float(row["q_bias"]) == pytest.approx(0.0, abs=0.05)
+
+
 def test_value_of_two_steps(unsafe, tmp_path):
-    agent, _ = learn(unsafe, "TwoSteps-v0", tmp_path, 1500, alpha=1e-3, gamma=0.8)
+    agent = learn(unsafe, "TwoSteps-v0", tmp_path, 300, alpha=1e-3, gamma=0.8)
     assert q_at(agent, 1) == pytest.approx(1.0, abs=0.05)
     assert q_at(agent, 0) == pytest.approx(0.8, abs=0.05)
 
 
 def test_value_goes_on_past_a_truncation(unsafe, tmp_path):
     """A cut after 5 steps would be worth 1 + 0.8 + ... = 3.36 at most if it counted as an end."""
-    agent, _ = learn(unsafe, "Endless-v0", tmp_path, 1500, alpha=1e-3, gamma=0.8)
+    agent = learn(unsafe, "Endless-v0", tmp_path, 300, alpha=1e-3, gamma=0.8, tau=0.2)
     assert q_at(agent, 0) == pytest.approx(5.0, abs=0.25)
 
 
-@pytest.mark.parametrize("env_id, best", [("Peak-v0", 2.4), ("TwoPeaks-v0", 2.4)])
-def test_best_action(unsafe, tmp_path, env_id, best):
-    agent, _ = learn(unsafe, env_id, tmp_path, 2000, alpha=0.02)
-    assert best_action(agent) == pytest.approx(best, abs=0.2)
+PEAKS = [
+    (name, env_id, {}) for name in ("sac_baseline", "sac_nf", HPO) for env_id in ("Peak-v0", "TwoPeaks-v0")
+]
+PEAKS += [(HPO, "Peak-v0", {"coordinates": "action"})]
 
 
-@pytest.mark.parametrize("name", ["sac_baseline", "sac_hpo_continuous"])
+@pytest.mark.parametrize("name, env_id, changes", PEAKS)
+def test_best_action(name, env_id, changes, tmp_path):
+    agent = learn(importlib.import_module(name), env_id, tmp_path, 300, alpha=0.02, **changes)
+    assert best_action(agent) == pytest.approx(2.4, abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["sac_baseline", HPO])
 def test_pendulum(name, tmp_path):
-    """A real task: -1,200 at the start, and about -150 for a policy that swings up and balances."""
-    changes = dict(
-        batch_size=128, policy_lr=1e-3, q_lr=1e-3, learning_starts=1000, eval_frequency=6000, eval_episodes=20
-    )
-    _, run = learn(importlib.import_module(name), "Pendulum-v1", tmp_path, 6000, alpha=0.2, tau=0.01, **changes)
-    table = np.genfromtxt(run / "eval.csv", delimiter=",", names=True)
-    assert table["return_mean"] > -300
-
-
-@pytest.mark.parametrize("operator", ["proposed", "conventional", "drift", "gaussian"])
-def test_smoke_run_moves_every_trained_weight(hpo, tmp_path, operator):
-    """Crosses learning_starts; what the flags train has moved, and T_h and sigma_h move only if they are used."""
-    args = make_args(
-        hpo, env_id="Pendulum-v1", total_timesteps=130, learning_starts=100, runs_dir=str(tmp_path), train=operator
-    )
-    explore = operator if operator != "proposed" else "proposed"
-    args = replace(args, explore=explore, eval_episodes=1)
-    torch.manual_seed(args.seed)
-    before = hpo.Agent(3, 1, hpo.resolve(args), torch.device("cpu")).state_dict()
-    after = hpo.load(hpo.train(args) / "agent_130.pt", {})["agent"]
-    for name, value in before.items():
-        if name.startswith("multiplier"):
-            continue
-        trained = name != "log_alpha" and (
-            operator == "proposed" or not name.startswith(("policy.hidden", "policy.gate", "policy.transform"))
-        )
-        assert torch.equal(value, after[name]) != trained, name
-
-
-@pytest.mark.parametrize("name", ["sac_baseline", "sac_nf", "sac_lagrangian"])
-def test_smoke_run_moves_every_weight(name, tmp_path):
+    """A real task: -1,200 at the start, and about -150 for a policy that swings up and balances at once."""
+    changes = dict(learning_starts=500, tau=0.02, eval_episodes=20)
     script = importlib.import_module(name)
-    args = make_args(script, env_id="Pendulum-v1", total_timesteps=130, learning_starts=100, runs_dir=str(tmp_path))
-    args = replace(args, eval_episodes=1, autotune=True)
-    torch.manual_seed(args.seed)
-    before = dict(script.Agent(3, 1, script.resolve(args), torch.device("cpu")).named_parameters())
-    after = script.load(script.train(args) / "agent_130.pt", {})["agent"]
-    assert [name for name, value in before.items() if torch.equal(value, after[name])] == []
+    run = run_of(script, "Pendulum-v1", tmp_path, 2500, alpha=0.2, **changes)
+    assert float(rows_of(run)[-1]["return_mean"]) > -500
 
 
-MUJOCO = [f"{task}-{v}" for task in ("Hopper", "Walker2d", "HalfCheetah", "Ant", "Humanoid") for v in ("v4", "v5")]
+SMOKE = [(name, {"autotune": True}) for name in ("sac_baseline", "sac_nf", "sac_lagrangian")]
+SMOKE += [
+    (HPO, {"train": operator, "explore": operator}) for operator in ("conventional", "drift", "gaussian")
+]
+SMOKE += [(name, {"coordinates": way}) for name in (HPO, "sac_hpo_safe") for way in ("pre-tanh", "action")]
+
+
+@pytest.mark.parametrize("name, changes", SMOKE)
+def test_smoke_run_moves_every_trained_weight(name, changes, tmp_path, monkeypatch):
+    """Crosses learning_starts; what the flags train has moved, and T_h and sigma_h move only if they are
+    used. The environment is given actions in [-1, 1]."""
+    script, given = importlib.import_module(name), []
+    if "coordinates" in changes:
+        changes = {"momentum_std_explore": 5.0, "leapfrog_steps": 3, **changes}
+    real = script.Task.step
+    monkeypatch.setattr(
+        script.Task, "step", lambda self, action: (given.append(action), real(self, action))[1]
+    )
+    settings = dict(batch_size=32, **changes)
+    run = run_of(script, "Pendulum-v1", tmp_path, 130, **settings)
+    agent, args = make_agent(script, 3, 1, seed=1, dtype=torch.float32, fresh=True, **changes)
+    before, after = agent.weights_of(0), agent_of(run, 130)
+    still = {name for name in before if name.startswith("multiplier")}
+    still |= set() if args.autotune else {"log_alpha"}
+    if changes.get("train"):
+        still |= {
+            name for name in before if name.startswith(("policy.hidden", "policy.gate", "policy.transform"))
+        }
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved - {key for key in before if key.startswith("multiplier")} == before.keys() - still
+    assert len(given) == 130 + 200  # an episode of Pendulum is 200 steps long
+    assert max(abs(action.item()) for action in given) <= 1.0
+
+
+@pytest.mark.parametrize("learning_starts, first_update", [(20, 21), (0, 2)])
+def test_updates_begin_with_the_first_action_of_the_policy(script, tmp_path, learning_starts, first_update):
+    """The first `learning_starts` actions are the uniform ones of the seed's own generator, and no weight has
+    changed after them; the next step acts by the policy and updates, if there is something to learn from."""
+    ends = {}
+    for steps in (first_update - 1, first_update):
+        run = run_of(
+            script,
+            "Pendulum-v1",
+            tmp_path / str(steps),
+            steps,
+            seed=3,
+            learning_starts=learning_starts,
+        )
+        ends[steps] = agent_of(run, steps, seed=3)
+    agent, _ = make_agent(script, 3, 1, seed=3, dtype=torch.float32, fresh=True)
+    before = {
+        name: weight for name, weight in agent.weights_of(0).items() if not name.startswith("multiplier")
+    }
+    assert all(torch.equal(weight, ends[first_update - 1][name]) for name, weight in before.items())
+    still = {name for name, weight in before.items() if torch.equal(weight, ends[first_update][name])}
+    assert still - {name for name in before if "flows" in name} == {
+        "log_alpha"
+    }  # some flows see little at first
+
+    ((generator,), _) = script.make_generators(range(3, 4), torch.device("cpu"))
+    script.draw_weights(agent, [generator])
+    torch.randint(2**31, (), generator=generator)  # for `reset`
+    uniform = [torch.rand(1, generator=generator).item() * 2 - 1 for _ in range(first_update)]
+    rows = script.load(run / "checkpoint.pt")["buffer"]["rows"][0]
+    actions = rows[:, 3].tolist()  # after an observation of 3
+    assert actions[:learning_starts] == pytest.approx(uniform[:learning_starts], abs=1e-6)
+    assert all(
+        abs(action - u) > 1e-4
+        for action, u in zip(actions[learning_starts:], uniform[learning_starts:], strict=True)
+    )
+
+
+MUJOCO = [
+    f"{task}-{v}" for task in ("Hopper", "Walker2d", "HalfCheetah", "Ant", "Humanoid") for v in ("v4", "v5")
+]
 BULLET = ["HumanoidBulletEnv-v0", "HumanoidFlagrunBulletEnv-v0", "HumanoidFlagrunHarderBulletEnv-v0"]
 
 
@@ -114,18 +186,26 @@ def test_every_task_of_the_paper(either, tmp_path, env_id):
     settings = dict(learning_starts=30, batch_size=8, eval_episodes=1, runs_dir=str(tmp_path))
     args = either.resolve(make_args(either, env_id=env_id, total_timesteps=40, **settings))
     run = either.train(args)
-    table = np.genfromtxt(run / "eval.csv", delimiter=",", names=True)
-    assert all(np.isfinite(table[name]) for name in table.dtype.names)
-    env = either.make_env(args)
-    torch.manual_seed(args.seed)
-    before = either.Agent(env.observation_space.shape[0], env.action_space.shape[0], args, torch.device("cpu"))
-    after = either.load(run / "agent_40.pt", {})["agent"]
-    assert not torch.equal(before.policy.mean.weight, after["policy.mean.weight"])
+    (row,) = rows_of(run)
+    assert row["global_step"] == "40" and all(math.isfinite(float(number)) for number in row.values())
+    agent, state = trained_agent(either, run, 40), either.load(run / "seed_1" / "agent_40.pt")
+    changes = (
+        {"env_id": env_id, "cost": "torque", "cost_limit": 0.0}
+        if either.__name__ in SAFE
+        else {"env_id": env_id}
+    )
+    first, _ = make_agent(
+        either, state["obs_dim"], agent.action_dim, seed=1, dtype=torch.float32, fresh=True, **changes
+    )
+    assert not torch.equal(first.policy.mean.weight, agent.policy.mean.weight)
+    assert not torch.equal(first.q.layer1.weight, agent.q.layer1.weight)
 
 
 def test_spaces_of_any_shape(script, tmp_path):
-    """Box(2, 3) in float64 and Box(2, 2) with unequal bounds: the environment itself checks what it is given."""
-    learn(script, "Grid-v0", tmp_path, 130)
+    """Box(2, 3) in float64 and Box(2, 2) with unequal bounds: the environment itself checks what it is
+    given."""
+    agent = learn(script, "Grid-v0", tmp_path, 130)
+    assert agent.action_dim == 4 and agent.q.layer1.weight.shape[1] == 6 + 4
 
 
 def test_actions_are_rescaled_and_stay_within_the_bounds(script, monkeypatch):
@@ -145,13 +225,44 @@ def test_actions_are_rescaled_and_stay_within_the_bounds(script, monkeypatch):
             assert env.unwrapped.action_space.contains(seen[-1])
 
 
-def test_observations_are_copied(script, tmp_path):
-    """An environment that reuses one array must not change what is stored: obs and next_obs differ by one step."""
-    rows = []
-    real = script.ReplayBuffer.add
-    script.ReplayBuffer.add = lambda self, *row: (rows.append(row), real(self, *row))
-    try:
-        learn(script, "SameArray-v0", tmp_path, 50)
-    finally:
-        script.ReplayBuffer.add = real
-    assert all(row[3][0] == row[0][0] + 1 for row in rows)  # next_obs, obs
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_observations_are_copied(script, tmp_path, monkeypatch, dtype):
+    """An environment that reuses one array must not change what is stored: obs and next_obs differ by one
+    step."""
+    monkeypatch.setattr(envs.SameArray, "array", np.zeros(1, dtype))
+    run = run_of(script, "SameArray-v0", tmp_path, 50)
+    rows = script.load(run / "checkpoint.pt")["buffer"]["rows"][0]
+    assert len(rows) == 50 and rows[:, 0].unique().numel() == 10
+    assert torch.equal(rows[:, 3], rows[:, 0] + 1)  # next_obs, after obs, action and reward
+
+
+def test_evaluation_row_against_episodes_played_one_by_one(script, tmp_path):
+    """Returns, length and Q-bias of the batched evaluation equal a plain loop over its ten episodes. The bias
+    is that of the smaller critic, not of the targets."""
+    safe = (
+        {"cost": "torque", "cost_limit": 1e6} if script.__name__ in SAFE else {}
+    )  # Algorithm 3 accepts at once
+    agent, args = make_agent(script, 11, 3, dtype=torch.float32, gamma=0.9, eval_episodes=10, **safe)
+    with torch.no_grad():
+        agent.q.layer3.bias.view(-1).copy_(torch.tensor([50.0, 30.0]))
+    row = script.evaluate(agent.weights_of(0), args, 5, 1234, tmp_path)
+    returns, lengths, biases = [], [], []
+    for seed in np.random.default_rng([5, 1234]).integers(2**31, size=10).tolist():
+        env = script.make_env(args)
+        obs, done, rewards = env.reset(seed=seed)[0], False, []
+        while not done:
+            state = torch.from_numpy(obs).view(1, 1, 11)
+            action = deterministic_action(agent, state)
+            if not rewards:
+                first_q = agent.q(state, action).min().item()
+            obs, reward, terminated, truncated, _ = env.step(action.flatten().numpy())
+            rewards.append(reward)
+            done = terminated or truncated
+        returns.append(sum(rewards))
+        lengths.append(len(rewards))
+        biases.append(first_q - sum(reward * 0.9**t for t, reward in enumerate(rewards)))
+    assert [row[f"return_{i}"] for i in range(10)] == pytest.approx(returns, rel=1e-3)
+    assert row["return_mean"] == pytest.approx(np.mean(returns), rel=1e-3)
+    assert row["return_std"] == pytest.approx(np.std(returns), rel=1e-2, abs=1e-2)
+    assert row["length_mean"] == pytest.approx(np.mean(lengths), rel=1e-2)
+    assert 10.0 < row["q_bias"] == pytest.approx(np.mean(biases), abs=1e-2)
