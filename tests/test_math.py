@@ -692,12 +692,9 @@ def test_rounding(hpo):
     )
     assert rounded["q"].dtype == rounded["gradient"].dtype == torch.float32
     error = (exact["gradient"] - rounded["gradient"]).norm(dim=-1) / exact["gradient"].norm(dim=-1)
-    assert (
-        1e-4 < error.median() < (0.015 if hasattr(agent, "multiplier") else 0.0075)
-    )  # of Q - lambda Q_C, of Q
-    assert (
-        error.quantile(0.99) > 5.0 * error.median()
-    )  # a ReLU or the choice of the smaller critic turned over
+    assert 1e-4 < error.median() < (0.015 if hasattr(agent, "multiplier") else 0.0075)
+    # In some rows a ReLU or the choice of the smaller critic turned over.
+    assert error.quantile(0.99) > 5.0 * error.median()
     assert F.cosine_similarity(exact["gradient"], rounded["gradient"], dim=-1).quantile(0.1) > 0.98
     torch.testing.assert_close(exact["q"], rounded["q"], rtol=0.02, atol=0.02)
 

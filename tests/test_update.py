@@ -25,9 +25,8 @@ def tensor(*values):
 
 def test_soft_q_target(script):
     alpha, log_prob = tensor([0.5], [0.2]), tensor([-2, -2], [-3, 1])
-    found = script.soft_q_target(
-        tensor([1, 1], [2, 2]), tensor([0, 1], [0, 0]), tensor([10, 10], [5, 6]), log_prob, alpha, 0.9
-    )
+    reward, terminated, q = tensor([1, 1], [2, 2]), tensor([0, 1], [0, 0]), tensor([10, 10], [5, 6])
+    found = script.soft_q_target(reward, terminated, q, log_prob, alpha, 0.9)
     assert found[0].tolist() == pytest.approx([1 + 0.9 * (10 + 0.5 * 2), 1.0])
     assert found[1].tolist() == pytest.approx([2 + 0.9 * (5 + 0.2 * 3), 2 + 0.9 * (6 - 0.2)])
 
@@ -403,9 +402,8 @@ def test_buffer_against_a_list_across_wrap_around(script):
         batch = buffer.sample(whole_numbers(2, 200, seed=step))
         for seed in range(2):
             known = {rows[seed, 5].item(): rows[seed] for rows in reference}
-            assert set(batch.reward[seed].tolist()) == set(
-                known
-            )  # every row still held is drawn, and no other
+            # every row still held is drawn, and no other
+            assert set(batch.reward[seed].tolist()) == set(known)
             seen = [part[seed].view(200, -1) for part in batch]
             for row in torch.cat(seen, dim=-1).numpy():
                 np.testing.assert_array_equal(row, known[row[5].item()])
