@@ -308,7 +308,7 @@ def rescale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
 class Task(gym.Wrapper):
     """Flat float32 observations (O,), actions in [-1, 1]^A, plain numbers for reward and ends of episodes.
 
-    A reset with a seed makes it anew: what PyBullet does after a reset hangs on what it did before, too.
+    A reset with a seed makes it anew: PyBullet's state after a reset depends on what was simulated before.
     """
 
     def __init__(self, env: gym.Env, make: Callable[[], gym.Env]):
@@ -431,7 +431,7 @@ class Noise:
             for index, generator in enumerate(self.generators):
                 self.to_act[index].normal_(generator=generator)
                 self.to_update[index].normal_(generator=generator)
-                self.rows[index].random_(generator=generator)  # 63 bits: the remainder by any size is uniform
+                self.rows[index].random_(generator=generator)  # 63 bits: remainders are as good as uniform
             self.left = 64
         self.left -= 1
         self.step.fill_(self.left)
