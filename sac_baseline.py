@@ -127,25 +127,25 @@ class Linear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
-def twice(x: Tensor) -> Tensor:
-    """(S, B, D) -> (2S, B, D): each seed's x for both of its critics."""
-    return x.unsqueeze(1).expand(-1, 2, -1, -1).flatten(0, 1)
+class Critics(nn.Module):
+    """n critics per seed, each with first weights of its own. Of two, the smaller counters overestimation."""
 
-
-class TwinQ(nn.Module):
-    """Two critics Q(s, a) per seed with different first weights; the smaller counters overestimation."""
-
-    def __init__(self, seeds: int, obs_dim: int, action_dim: int):
+    def __init__(self, seeds: int, n: int, obs_dim: int, action_dim: int):
         super().__init__()
-        self.layer1 = Linear(2 * seeds, obs_dim + action_dim, 256)
-        self.layer2 = Linear(2 * seeds, 256, 256)
-        self.layer3 = Linear(2 * seeds, 256, 1)
+        self.n = n
+        self.layer1 = Linear(n * seeds, obs_dim + action_dim, 256)
+        self.layer2 = Linear(n * seeds, 256, 256)
+        self.layer3 = Linear(n * seeds, 256, 1)
+
+    def for_each(self, x: Tensor) -> Tensor:
+        """(S, B, D) -> (nS, B, D): each seed's x for all of its critics."""
+        return x.unsqueeze(1).expand(-1, self.n, -1, -1).flatten(0, 1)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Q of both critics (S, 2, B)."""
-        h1 = F.relu(self.layer1(twice(torch.cat([obs, action], dim=-1))))
+        """(S, n, B)"""
+        h1 = F.relu(self.layer1(self.for_each(torch.cat([obs, action], dim=-1))))
         h2 = F.relu(self.layer2(h1))
-        return self.layer3(h2).view(-1, 2, obs.shape[1])
+        return self.layer3(h2).view(-1, self.n, obs.shape[1])
 
 
 def tanh_log_det(u: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ class Agent(nn.Module):
     def __init__(self, seeds: int, obs_dim: int, action_dim: int, args: Args):
         super().__init__()
         self.seeds, self.action_dim = seeds, action_dim
-        self.q = TwinQ(seeds, obs_dim, action_dim)
+        self.q = Critics(seeds, 2, obs_dim, action_dim)
         self.q_target = deepcopy(self.q).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.full((seeds,), math.log(args.alpha)))
         self.policy = GaussianPolicy(seeds, obs_dim, action_dim)

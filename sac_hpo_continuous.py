@@ -153,47 +153,46 @@ class Linear(nn.Module):
         return lambda x: torch.baddbmm(part, x, weight)
 
 
-def twice(x: Tensor) -> Tensor:
-    """(S, B, D) -> (2S, B, D): each seed's x for both of its critics."""
-    return x.unsqueeze(1).expand(-1, 2, -1, -1).flatten(0, 1)
+class Critics(nn.Module):
+    """n critics per seed, each with first weights of its own. Of two, the smaller counters overestimation."""
 
-
-class TwinQ(nn.Module):
-    """Two critics Q(s, a) per seed with different first weights; the smaller counters overestimation."""
-
-    def __init__(self, seeds: int, obs_dim: int, action_dim: int):
+    def __init__(self, seeds: int, n: int, obs_dim: int, action_dim: int):
         super().__init__()
-        self.layer1 = Linear(2 * seeds, obs_dim + action_dim, 256)
-        self.layer2 = Linear(2 * seeds, 256, 256)
-        self.layer3 = Linear(2 * seeds, 256, 1)
+        self.n = n
+        self.layer1 = Linear(n * seeds, obs_dim + action_dim, 256)
+        self.layer2 = Linear(n * seeds, 256, 256)
+        self.layer3 = Linear(n * seeds, 256, 1)
+
+    def for_each(self, x: Tensor) -> Tensor:
+        """(S, B, D) -> (nS, B, D): each seed's x for all of its critics."""
+        return x.unsqueeze(1).expand(-1, self.n, -1, -1).flatten(0, 1)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Q of both critics (S, 2, B)."""
-        h1 = F.relu(self.layer1(twice(torch.cat([obs, action], dim=-1))))
+        """(S, n, B)"""
+        h1 = F.relu(self.layer1(self.for_each(torch.cat([obs, action], dim=-1))))
         h2 = F.relu(self.layer2(h1))
-        return self.layer3(h2).view(-1, 2, obs.shape[1])
+        return self.layer3(h2).view(-1, self.n, obs.shape[1])
 
     @torch.no_grad()
     def min_at(self, obs: Tensor, rounded: bool = False) -> Callable:
-        """The function action (S, B, A) -> min(Q1, Q2) (S, B) and its gradient in the action (S, B, A).
+        """The function action (S, B, A) -> the smallest Q (S, B) and its gradient in the action (S, B, A).
 
         Backpropagation by hand: the derivative of a ReLU is the sign of its output, 1 or 0, which overwrites
         it here. If `rounded`, both products with the second layer's weights, the widest, are in bfloat16.
         """
-        layer1, weight1 = self.layer1.with_first(twice(obs)), self.layer1.weight[:, obs.shape[-1] :]
+        layer1, weight1 = self.layer1.with_first(self.for_each(obs)), self.layer1.weight[:, obs.shape[-1] :]
         dtype = torch.bfloat16 if rounded else obs.dtype
         weight2, bias2 = self.layer2.weight.to(dtype), self.layer2.bias.to(dtype)
         back2 = (self.layer2.weight * self.layer3.weight.mT).mT.to(dtype)  # as dQ/dh2 is layer3.weight
 
         @torch.no_grad()
         def min_and_gradient(action: Tensor) -> tuple[Tensor, Tensor]:
-            h1 = layer1(twice(action)).relu_()  # (2S, B, 256)
+            h1 = layer1(self.for_each(action)).relu_()  # (nS, B, 256)
             h2 = torch.baddbmm(bias2, h1.to(dtype), weight2).relu_()
-            q1, q2 = self.layer3(h2.to(obs.dtype)).view(-1, 2, obs.shape[1]).unbind(1)  # (S, B) each
+            q, which = self.layer3(h2.to(obs.dtype)).view(-1, self.n, obs.shape[1]).min(1)  # (S, B) each
             d1 = (h2.sign_() @ back2) * h1.sign_()
-            d_action = (weight1 @ d1.mT).mT  # (2S, B, A), faster in this order
-            gradient1, gradient2 = d_action.unflatten(0, (-1, 2)).unbind(1)
-            return torch.min(q1, q2), torch.where((q1 < q2).unsqueeze(-1), gradient1, gradient2)
+            gradients = (weight1 @ d1.mT).mT.unflatten(0, (-1, self.n))  # (S, n, B, A), faster in this order
+            return q, gradients.take_along_dim(which[:, None, :, None], dim=1).squeeze(1)
 
         return min_and_gradient
 
@@ -252,7 +251,9 @@ class HamiltonianPolicy(GaussianPolicy):
 
     draws = draws_to_act = 2
 
-    def __init__(self, seeds: int, obs_dim: int, action_dim: int, args: Args, borrowed: tuple[TwinQ, Tensor]):
+    def __init__(
+        self, seeds: int, obs_dim: int, action_dim: int, args: Args, borrowed: tuple[Critics, Tensor]
+    ):
         super().__init__(seeds, obs_dim, action_dim, hidden_layers=1)
         inputs, hidden = 2 * action_dim + (obs_dim if args.leapfrog_state else 0), args.leapfrog_hidden
         self.hidden = Linear(seeds, inputs, 2 * hidden)  # the ELU layers of T_h and of sigma_h, side by side
@@ -335,7 +336,7 @@ class Agent(nn.Module):
     def __init__(self, seeds: int, obs_dim: int, action_dim: int, args: Args):
         super().__init__()
         self.seeds, self.action_dim = seeds, action_dim
-        self.q = TwinQ(seeds, obs_dim, action_dim)
+        self.q = Critics(seeds, 2, obs_dim, action_dim)
         self.q_target = deepcopy(self.q).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.full((seeds,), math.log(args.alpha)))
         self.policy = HamiltonianPolicy(seeds, obs_dim, action_dim, args, (self.q_target, self.log_alpha))

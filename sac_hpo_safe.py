@@ -161,83 +161,48 @@ class Linear(nn.Module):
         return lambda x: torch.baddbmm(part, x, weight)
 
 
-def twice(x: Tensor) -> Tensor:
-    """(S, B, D) -> (2S, B, D): each seed's x for both of its critics."""
-    return x.unsqueeze(1).expand(-1, 2, -1, -1).flatten(0, 1)
+class Critics(nn.Module):
+    """n critics per seed, each with first weights of its own. Of two, the smaller counters overestimation."""
 
-
-class TwinQ(nn.Module):
-    """Two critics Q(s, a) per seed with different first weights; the smaller counters overestimation."""
-
-    def __init__(self, seeds: int, obs_dim: int, action_dim: int):
+    def __init__(self, seeds: int, n: int, obs_dim: int, action_dim: int):
         super().__init__()
-        self.layer1 = Linear(2 * seeds, obs_dim + action_dim, 256)
-        self.layer2 = Linear(2 * seeds, 256, 256)
-        self.layer3 = Linear(2 * seeds, 256, 1)
+        self.n = n
+        self.layer1 = Linear(n * seeds, obs_dim + action_dim, 256)
+        self.layer2 = Linear(n * seeds, 256, 256)
+        self.layer3 = Linear(n * seeds, 256, 1)
+
+    def for_each(self, x: Tensor) -> Tensor:
+        """(S, B, D) -> (nS, B, D): each seed's x for all of its critics."""
+        return x.unsqueeze(1).expand(-1, self.n, -1, -1).flatten(0, 1)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Q of both critics (S, 2, B)."""
-        h1 = F.relu(self.layer1(twice(torch.cat([obs, action], dim=-1))))
+        """(S, n, B)"""
+        h1 = F.relu(self.layer1(self.for_each(torch.cat([obs, action], dim=-1))))
         h2 = F.relu(self.layer2(h1))
-        return self.layer3(h2).view(-1, 2, obs.shape[1])
+        return self.layer3(h2).view(-1, self.n, obs.shape[1])
 
     @torch.no_grad()
     def min_at(self, obs: Tensor, rounded: bool = False) -> Callable:
-        """The function action (S, B, A) -> min(Q1, Q2) (S, B) and its gradient in the action (S, B, A).
+        """The function action (S, B, A) -> the smallest Q (S, B) and its gradient in the action (S, B, A).
 
         Backpropagation by hand: the derivative of a ReLU is the sign of its output, 1 or 0, which overwrites
         it here. If `rounded`, both products with the second layer's weights, the widest, are in bfloat16.
         """
-        layer1, weight1 = self.layer1.with_first(twice(obs)), self.layer1.weight[:, obs.shape[-1] :]
+        layer1, weight1 = self.layer1.with_first(self.for_each(obs)), self.layer1.weight[:, obs.shape[-1] :]
         dtype = torch.bfloat16 if rounded else obs.dtype
         weight2, bias2 = self.layer2.weight.to(dtype), self.layer2.bias.to(dtype)
         back2 = (self.layer2.weight * self.layer3.weight.mT).mT.to(dtype)  # as dQ/dh2 is layer3.weight
 
         @torch.no_grad()
         def min_and_gradient(action: Tensor) -> tuple[Tensor, Tensor]:
-            h1 = layer1(twice(action)).relu_()  # (2S, B, 256)
+            h1 = layer1(self.for_each(action)).relu_()  # (nS, B, 256)
             h2 = torch.baddbmm(bias2, h1.to(dtype), weight2).relu_()
-            q1, q2 = self.layer3(h2.to(obs.dtype)).view(-1, 2, obs.shape[1]).unbind(1)  # (S, B) each
+            q, which = self.layer3(h2.to(obs.dtype)).view(-1, self.n, obs.shape[1]).min(1)  # (S, B) each
             d1 = (h2.sign_() @ back2) * h1.sign_()
-            d_action = (weight1 @ d1.mT).mT  # (2S, B, A), faster in this order
-            gradient1, gradient2 = d_action.unflatten(0, (-1, 2)).unbind(1)
-            return torch.min(q1, q2), torch.where((q1 < q2).unsqueeze(-1), gradient1, gradient2)
+            gradients = (weight1 @ d1.mT).mT.unflatten(0, (-1, self.n))  # (S, n, B, A), faster in this order
+            return q, gradients.take_along_dim(which[:, None, :, None], dim=1).squeeze(1)
 
         return min_and_gradient
-
-
-class CostCritic(nn.Module):
-    """Q_C(s, a), the discounted cost to come: one network per seed, since no minimum is taken of it."""
-
-    def __init__(self, seeds: int, obs_dim: int, action_dim: int):
-        super().__init__()
-        self.layer1 = Linear(seeds, obs_dim + action_dim, 256)
-        self.layer2 = Linear(seeds, 256, 256)
-        self.layer3 = Linear(seeds, 256, 1)
-
-    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """(S, B)"""
-        h1 = F.relu(self.layer1(torch.cat([obs, action], dim=-1)))
-        h2 = F.relu(self.layer2(h1))
-        return self.layer3(h2).squeeze(-1)
-
-    @torch.no_grad()
-    def value_at(self, obs: Tensor, rounded: bool = False) -> Callable:
-        """As TwinQ.min_at: action (S, B, A) -> Q_C (S, B) and its gradient in the action (S, B, A)."""
-        layer1, weight1 = self.layer1.with_first(obs), self.layer1.weight[:, obs.shape[-1] :]
-        dtype = torch.bfloat16 if rounded else obs.dtype
-        weight2, bias2 = self.layer2.weight.to(dtype), self.layer2.bias.to(dtype)
-        back2 = (self.layer2.weight * self.layer3.weight.mT).mT.to(dtype)
-
-        @torch.no_grad()
-        def value_and_gradient(action: Tensor) -> tuple[Tensor, Tensor]:
-            h1 = layer1(action).relu_()  # (S, B, 256)
-            h2 = torch.baddbmm(bias2, h1.to(dtype), weight2).relu_()
-            q_cost = self.layer3(h2.to(obs.dtype)).squeeze(-1)
-            d1 = (h2.sign_() @ back2) * h1.sign_()
-            return q_cost, (weight1 @ d1.mT).mT
-
-        return value_and_gradient
 
 
 def tanh_log_det(u: Tensor) -> Tensor:
@@ -312,7 +277,7 @@ class HamiltonianPolicy(GaussianPolicy):
         (S, B), its gradient in the action, sigma_h, T_h (S, B, A). What s alone decides is computed once."""
         q_target, q_cost_target, multiplier = self.borrowed
         min_and_gradient = q_target.min_at(obs, rounded)
-        cost_and_gradient = q_cost_target.value_at(obs, rounded)
+        cost_and_gradient = q_cost_target.min_at(obs, rounded)  # of one
         hidden = self.hidden.with_first(obs if self.args.leapfrog_state else obs[..., :0])  # or no columns
 
         def force(x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -367,7 +332,7 @@ class HamiltonianPolicy(GaussianPolicy):
         """
         _, q_cost_target, _ = self.borrowed
         both = torch.cat([obs, first_obs], dim=1)
-        q_cost = q_cost_target(both, torch.tanh(self.mean(self.body(both))))
+        q_cost = q_cost_target(both, torch.tanh(self.mean(self.body(both)))).squeeze(1)
         reference, first = q_cost.chunk(2, dim=1)  # Q_C(s, pi_B(s)) and Q_C(s_0, pi_B(s_0)) (S, B)
         slack = (1.0 - self.args.gamma) * (self.args.cost_limit - first)  # Eq. (15)
 
@@ -383,7 +348,7 @@ class HamiltonianPolicy(GaussianPolicy):
             rho = rho.add(zeta, alpha=self.args.momentum_std_explore).sub(f, alpha=half_step)
             waiting = accepted_at > len(momenta)  # the others stay where they are
             x = torch.where(waiting.unsqueeze(-1), x.add(rho, alpha=self.args.step_size), x)
-            accepted = q_cost_target(obs, self.to_action(x)) - reference < slack  # Eq. (14)
+            accepted = q_cost_target(obs, self.to_action(x)).squeeze(1) - reference < slack  # Eq. (14)
             accepted_at = torch.where(waiting & accepted, k, accepted_at)
             if not x.is_cuda and (accepted_at <= k).all():  # a CUDA graph cannot end early
                 break
@@ -440,11 +405,11 @@ class Agent(nn.Module):
     def __init__(self, seeds: int, obs_dim: int, action_dim: int, args: Args):
         super().__init__()
         self.seeds, self.action_dim = seeds, action_dim
-        self.q = TwinQ(seeds, obs_dim, action_dim)
+        self.q = Critics(seeds, 2, obs_dim, action_dim)
         self.q_target = deepcopy(self.q).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.full((seeds,), math.log(args.alpha)))
         self.policy = HamiltonianPolicy(seeds, obs_dim, action_dim, args)
-        self.q_cost = CostCritic(seeds, obs_dim, action_dim)
+        self.q_cost = Critics(seeds, 1, obs_dim, action_dim)  # Q_C: no minimum is taken of it
         self.q_cost_target = deepcopy(self.q_cost).requires_grad_(False)
         self.multiplier = Multiplier(seeds, args)
         self.policy.borrowed = self.q_target, self.q_cost_target, self.multiplier  # others train them
@@ -542,7 +507,7 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     with torch.no_grad():
         next_action, next_log_prob = agent.policy.sample(next_obs, next_noise)
         next_q = agent.q_target(next_obs, next_action).amin(1)
-        next_q_cost = agent.q_cost_target(next_obs, next_action)
+        next_q_cost = agent.q_cost_target(next_obs, next_action).squeeze(1)
         target = soft_q_target(reward, terminated, next_q, next_log_prob, alpha, args.gamma)
     loss, q_logs = q_loss(agent.q(obs, action), target)
     descend(optimizers["q"], loss)
@@ -550,7 +515,7 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     # Departure, as the paper does not say it: an average has no end. If Q_C of torque ended with the episode,
     # falling over would save torque.
     ends = torch.zeros_like(terminated) if args.cost == "torque" else terminated
-    loss, cost_logs = cost_loss(agent.q_cost(obs, action), next_q_cost, cost, ends, args.gamma)
+    loss, cost_logs = cost_loss(agent.q_cost(obs, action).squeeze(1), next_q_cost, cost, ends, args.gamma)
     descend(optimizers["q_cost"], loss)
 
     action, log_prob, rho, found = agent.policy.sample_with_momentum(obs, noise)

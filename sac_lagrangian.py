@@ -139,41 +139,25 @@ class Linear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
-def twice(x: Tensor) -> Tensor:
-    """(S, B, D) -> (2S, B, D): each seed's x for both of its critics."""
-    return x.unsqueeze(1).expand(-1, 2, -1, -1).flatten(0, 1)
+class Critics(nn.Module):
+    """n critics per seed, each with first weights of its own. Of two, the smaller counters overestimation."""
 
-
-class TwinQ(nn.Module):
-    """Two critics Q(s, a) per seed with different first weights; the smaller counters overestimation."""
-
-    def __init__(self, seeds: int, obs_dim: int, action_dim: int):
+    def __init__(self, seeds: int, n: int, obs_dim: int, action_dim: int):
         super().__init__()
-        self.layer1 = Linear(2 * seeds, obs_dim + action_dim, 256)
-        self.layer2 = Linear(2 * seeds, 256, 256)
-        self.layer3 = Linear(2 * seeds, 256, 1)
+        self.n = n
+        self.layer1 = Linear(n * seeds, obs_dim + action_dim, 256)
+        self.layer2 = Linear(n * seeds, 256, 256)
+        self.layer3 = Linear(n * seeds, 256, 1)
+
+    def for_each(self, x: Tensor) -> Tensor:
+        """(S, B, D) -> (nS, B, D): each seed's x for all of its critics."""
+        return x.unsqueeze(1).expand(-1, self.n, -1, -1).flatten(0, 1)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Q of both critics (S, 2, B)."""
-        h1 = F.relu(self.layer1(twice(torch.cat([obs, action], dim=-1))))
+        """(S, n, B)"""
+        h1 = F.relu(self.layer1(self.for_each(torch.cat([obs, action], dim=-1))))
         h2 = F.relu(self.layer2(h1))
-        return self.layer3(h2).view(-1, 2, obs.shape[1])
-
-
-class CostCritic(nn.Module):
-    """Q_C(s, a), the discounted cost to come: one network per seed, since no minimum is taken of it."""
-
-    def __init__(self, seeds: int, obs_dim: int, action_dim: int):
-        super().__init__()
-        self.layer1 = Linear(seeds, obs_dim + action_dim, 256)
-        self.layer2 = Linear(seeds, 256, 256)
-        self.layer3 = Linear(seeds, 256, 1)
-
-    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """(S, B)"""
-        h1 = F.relu(self.layer1(torch.cat([obs, action], dim=-1)))
-        h2 = F.relu(self.layer2(h1))
-        return self.layer3(h2).squeeze(-1)
+        return self.layer3(h2).view(-1, self.n, obs.shape[1])
 
 
 def tanh_log_det(u: Tensor) -> Tensor:
@@ -263,11 +247,11 @@ class Agent(nn.Module):
     def __init__(self, seeds: int, obs_dim: int, action_dim: int, args: Args):
         super().__init__()
         self.seeds, self.action_dim = seeds, action_dim
-        self.q = TwinQ(seeds, obs_dim, action_dim)
+        self.q = Critics(seeds, 2, obs_dim, action_dim)
         self.q_target = deepcopy(self.q).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.full((seeds,), math.log(args.alpha)))
         self.policy = GaussianPolicy(seeds, obs_dim, action_dim)
-        self.q_cost = CostCritic(seeds, obs_dim, action_dim)
+        self.q_cost = Critics(seeds, 1, obs_dim, action_dim)  # Q_C: no minimum is taken of it
         self.q_cost_target = deepcopy(self.q_cost).requires_grad_(False)
         self.multiplier = Multiplier(seeds, args)
 
@@ -349,7 +333,7 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     with torch.no_grad():
         next_action, next_log_prob = agent.policy.sample(next_obs, next_noise)
         next_q = agent.q_target(next_obs, next_action).amin(1)
-        next_q_cost = agent.q_cost_target(next_obs, next_action)
+        next_q_cost = agent.q_cost_target(next_obs, next_action).squeeze(1)
         target = soft_q_target(reward, terminated, next_q, next_log_prob, alpha, args.gamma)
     loss, q_logs = q_loss(agent.q(obs, action), target)
     descend(optimizers["q"], loss)
@@ -357,11 +341,12 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     # Departure, as the paper does not say it: an average has no end. If Q_C of torque ended with the episode,
     # falling over would save torque.
     ends = torch.zeros_like(terminated) if args.cost == "torque" else terminated
-    loss, cost_logs = cost_loss(agent.q_cost(obs, action), next_q_cost, cost, ends, args.gamma)
+    loss, cost_logs = cost_loss(agent.q_cost(obs, action).squeeze(1), next_q_cost, cost, ends, args.gamma)
     descend(optimizers["q_cost"], loss)
 
     action, log_prob = agent.policy.sample(obs, noise)
-    q = agent.q(obs, action).amin(1) - agent.multiplier.value.unsqueeze(-1) * agent.q_cost(obs, action)
+    q_cost = agent.q_cost(obs, action).squeeze(1)
+    q = agent.q(obs, action).amin(1) - agent.multiplier.value.unsqueeze(-1) * q_cost
     loss, policy_logs = policy_loss(q, log_prob, alpha)
     descend(optimizers["policy"], loss)
     logs = {**q_logs, **policy_logs, "values/alpha": alpha.squeeze(-1)}

@@ -96,7 +96,7 @@ def value(agent, obs, action):
     """What the force is the gradient of (S, B): min Q of the targets, less lambda Q_C in safe RL."""
     q = agent.q_target(obs, action).amin(1)
     if hasattr(agent, "multiplier"):
-        q = q - agent.multiplier.value.unsqueeze(-1) * agent.q_cost_target(obs, action)
+        q = q - agent.multiplier.value.unsqueeze(-1) * agent.q_cost_target(obs, action)[:, 0]
     return q
 
 
@@ -266,7 +266,7 @@ def test_an_update_needs_few_forces(hpo, monkeypatch, momentum_in_target, in_the
     """K for the soft target, which needs no rho_K; K + 1 for Eq. (12), whose Q and its gradient the last one
     holds. The state's part is computed once in each of the two chains."""
     agent, args = make_agent(hpo, leapfrog_steps=3, momentum_in_target=momentum_in_target)
-    counts, real = [], hpo.TwinQ.min_at
+    counts, real = [], hpo.Critics.min_at
 
     def counting(critics, obs, *options):
         function, number = real(critics, obs, *options), len(counts)
@@ -278,9 +278,10 @@ def test_an_update_needs_few_forces(hpo, monkeypatch, momentum_in_target, in_the
 
         return counted
 
-    monkeypatch.setattr(hpo.TwinQ, "min_at", counting)
+    monkeypatch.setattr(hpo.Critics, "min_at", counting)
     hpo.update(agent, plain_optimizers(agent), random_batch(hpo), noise_for(agent), args)
-    assert counts == [in_the_target, 4]
+    kinds = 2 if hasattr(agent, "q_cost") else 1  # of critics: of rewards, and of costs
+    assert counts == kinds * [in_the_target] + kinds * [4]
 
 
 @both
@@ -511,11 +512,12 @@ def test_nobody_sees_an_action_outside_the_box(hpo, monkeypatch):
     agent, args = hamiltonian(hpo.__name__, seeds=2, leapfrog_steps=3, **changes)
     seen = {}
 
-    def watch(owner, method, makes_function, name):
+    def watch(owner, method, makes_function, what):
         """Of a function of (obs, action), or of one that makes a function of the action."""
         real = getattr(owner, method)
 
         def watched(self, obs, *rest):
+            name = what if self.n == 2 else what + " of cost"
             if not makes_function:
                 seen.setdefault(name, []).append(rest[0])
                 return real(self, obs, *rest)
@@ -524,11 +526,8 @@ def test_nobody_sees_an_action_outside_the_box(hpo, monkeypatch):
 
         monkeypatch.setattr(owner, method, watched)
 
-    watch(hpo.TwinQ, "min_at", True, "the critics' gradient")
-    watch(hpo.TwinQ, "forward", False, "the critics")
-    if hasattr(hpo, "CostCritic"):
-        watch(hpo.CostCritic, "value_at", True, "the cost critic's gradient")
-        watch(hpo.CostCritic, "forward", False, "the cost critic")
+    watch(hpo.Critics, "min_at", True, "gradient")
+    watch(hpo.Critics, "forward", False, "critics")
     hidden = agent.policy.hidden.with_first
 
     def after(known):
@@ -597,7 +596,7 @@ def test_critics_are_networks_of_their_own(script):
         for j in range(2):
             torch.testing.assert_close(found[i, j], network(agent.q, 2 * i + j, both[i]))
         if hasattr(agent, "q_cost"):
-            found_cost = agent.q_cost(obs, torch.tanh(x))
+            found_cost = agent.q_cost(obs, torch.tanh(x))[:, 0]
             torch.testing.assert_close(found_cost[i], network(agent.q_cost, i, both[i]))
 
 
@@ -625,7 +624,7 @@ def test_sizes_of_the_networks(script):
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize("obs_dim, action_dim, rows", [(3, 2, 64), (40, 7, 300), (2, 1, 1)])
 def test_min_at_equals_autograd(hpo, seeds, obs_dim, action_dim, rows):
-    """Both are written out by hand in TwinQ. The smaller critic is now the one and now the other, the first
+    """Both are written out by hand in Critics. The smaller critic is now the one and now the other, the first
     everywhere, the second everywhere; at last they agree."""
     agent, _ = make_agent(hpo, obs_dim, action_dim, seeds)
     obs, x, _ = start(rows, seeds, obs_dim, action_dim)
@@ -655,9 +654,9 @@ def test_value_of_the_cost_critic_and_its_gradient_equal_autograd():
     agent, _ = hamiltonian("sac_hpo_safe", seeds=3)
     obs, x, _ = start(64, seeds=3)
     action = torch.tanh(x).requires_grad_()
-    expected_q = agent.q_cost(obs, action)
+    expected_q = agent.q_cost(obs, action)[:, 0]
     (expected,) = torch.autograd.grad(expected_q.sum(), action)
-    q, gradient = agent.q_cost.value_at(obs)(action)
+    q, gradient = agent.q_cost.min_at(obs)(action)
     torch.testing.assert_close(q, expected_q.detach())
     torch.testing.assert_close(gradient, expected)
     assert not q.requires_grad and not gradient.requires_grad

@@ -101,8 +101,8 @@ def updated_by_hand(agent, batch, noise, args, operator):
     step(agent.q.parameters(), ((q1 - target) ** 2).mean(-1) + ((q2 - target) ** 2).mean(-1), "q")
     if cost:  # a torque, which has no end
         with torch.no_grad():
-            target = cost[0] + args.gamma * agent.q_cost_target(next_obs, next_action)
-        q_cost = agent.q_cost(obs, action)
+            target = cost[0] + args.gamma * agent.q_cost_target(next_obs, next_action)[:, 0]
+        q_cost = agent.q_cost(obs, action)[:, 0]
         logs |= {"values/q_cost": q_cost.mean(-1), "values/lambda": agent.multiplier.value.clone()}
         step(agent.q_cost.parameters(), ((q_cost - target) ** 2).mean(-1), "q_cost")
 
@@ -122,7 +122,7 @@ def updated_by_hand(agent, batch, noise, args, operator):
         action, log_prob = agent.policy.sample(obs, noise[draws:])
         q = torch.min(*agent.q(obs, action).unbind(1))
         if cost:
-            q = q - agent.multiplier.value.unsqueeze(-1) * agent.q_cost(obs, action)
+            q = q - agent.multiplier.value.unsqueeze(-1) * agent.q_cost(obs, action)[:, 0]
     logs["values/entropy"] = -log_prob.mean(-1)
     step(agent.policy.parameters(), (alpha * (log_prob + penalty) - q).mean(-1), "policy")
     if args.autotune:  # towards an entropy of -A
