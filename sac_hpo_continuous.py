@@ -251,15 +251,12 @@ class HamiltonianPolicy(GaussianPolicy):
 
     draws = draws_to_act = 2
 
-    def __init__(
-        self, seeds: int, obs_dim: int, action_dim: int, args: Args, borrowed: tuple[Critics, Tensor]
-    ):
+    def __init__(self, seeds: int, obs_dim: int, action_dim: int, args: Args):
         super().__init__(seeds, obs_dim, action_dim, hidden_layers=1)
         inputs, hidden = 2 * action_dim + (obs_dim if args.leapfrog_state else 0), args.leapfrog_hidden
         self.hidden = Linear(seeds, inputs, 2 * hidden)  # the ELU layers of T_h and of sigma_h, side by side
         self.transform = Linear(seeds, hidden, action_dim)  # T_h
         self.gate = Linear(seeds, hidden, action_dim)  # sigma_h, before its sigmoid
-        self.borrowed = borrowed  # target critics and log alpha: in a tuple, nn.Module does not own them
         self.args, self.action_moves = args, args.coordinates == "action"
 
     def to_action(self, x: Tensor) -> Tensor:
@@ -339,7 +336,8 @@ class Agent(nn.Module):
         self.q = Critics(seeds, 2, obs_dim, action_dim)
         self.q_target = deepcopy(self.q).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.full((seeds,), math.log(args.alpha)))
-        self.policy = HamiltonianPolicy(seeds, obs_dim, action_dim, args, (self.q_target, self.log_alpha))
+        self.policy = HamiltonianPolicy(seeds, obs_dim, action_dim, args)
+        self.policy.borrowed = self.q_target, self.log_alpha  # not its own weights
 
     def weights_of(self, index: int) -> dict[str, Tensor]:
         """A copy of one seed's weights, as an Agent(1, ...) has them."""

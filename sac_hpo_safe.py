@@ -412,7 +412,7 @@ class Agent(nn.Module):
         self.q_cost = Critics(seeds, 1, obs_dim, action_dim)  # Q_C: no minimum is taken of it
         self.q_cost_target = deepcopy(self.q_cost).requires_grad_(False)
         self.multiplier = Multiplier(seeds, args)
-        self.policy.borrowed = self.q_target, self.q_cost_target, self.multiplier  # others train them
+        self.policy.borrowed = self.q_target, self.q_cost_target, self.multiplier  # not its own weights
 
     def weights_of(self, index: int) -> dict[str, Tensor]:
         """A copy of one seed's weights, as an Agent(1, ...) has them."""

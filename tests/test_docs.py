@@ -1,4 +1,4 @@
-"""What the README, docs/departures.md and the docstrings say about the code is so."""
+"""What README, docs and docstrings say about the code is so: commands, flags, names, links, numbers."""
 
 import ast
 import importlib
@@ -10,13 +10,14 @@ import tokenize
 from collections import Counter
 from dataclasses import fields
 from fnmatch import fnmatch
-from typing import get_args
 
+import code_map
 import pytest
 from conftest import ROOT, SCRIPTS, make_args
 
 README = (ROOT / "README.md").read_text()
-DEPARTURES = (ROOT / "docs" / "departures.md").read_text()
+PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+USAGE, SPEED, DEPARTURES = PAGES["usage.md"], PAGES["speed.md"], PAGES["departures.md"]
 
 
 def source(name: str) -> str:
@@ -41,14 +42,41 @@ def scripts(text: str = "") -> list:
     return [importlib.import_module(name) for name in named or SCRIPTS]
 
 
-# ------------------------------------------------------------------------------------------------- the README
+# ------------------------------------------------------------------------------------- README and other pages
 
 
-def test_two_commands_on_the_first_screen():
-    first_screen = README.splitlines()[:25]
-    commands = [line for line in first_screen if line.startswith("python3.11 -m venv")]
-    setup = "python3.11 -m venv .venv && .venv/bin/pip install -r requirements.txt && .venv/bin/python "
-    assert commands == [setup + "sac_hpo_continuous.py --env-id Hopper-v4", setup + "-m pytest"]
+def code_lines(text: str) -> list[str]:
+    """What stands in blocks of bash."""
+    return "".join(re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)).splitlines()
+
+
+def test_the_readme_is_short():
+    assert len(README.encode()) <= 15_000
+
+
+def test_install_first_run_and_tests():
+    """Lines that fit a narrow terminal; the line that tests installs as well."""
+    lines = code_lines(README)
+    setup = ["python3.11 -m venv .venv", ".venv/bin/pip install -r requirements.txt"]
+    tests = " && ".join([*setup, ".venv/bin/python -m pytest"])
+    assert tests in lines
+    assert "".join(lines).startswith("git clone") and [line for line in lines if line in setup] == setup
+    assert max(len(line) for line in lines if line != tests) < 80
+
+
+def test_commands_are_understood(script):
+    """Every flag in a command of this script, in any page, is one that it has."""
+    commands = [line for text in (README, *PAGES.values()) for line in commands_of(text)]
+    own = [c for c in commands if f"{script.ALGORITHM}.py " in c]
+    assert own or script.ALGORITHM != "sac_hpo_continuous"
+    for command in own:
+        assert set(re.findall(r"--[a-z][a-z0-9-]*", command.partition(".py")[2])) <= flags(script), command
+
+
+def commands_of(text: str) -> list[str]:
+    """Lines of bash, continued ones put together, and commands in the running text."""
+    lines = "\n".join(code_lines(text)).replace("\\\n", "").splitlines()
+    return lines + re.findall(r"`(python sac_[^`]+)`", text)
 
 
 def test_requirements_are_exact():
@@ -62,61 +90,48 @@ def test_requirements_are_exact():
 def test_every_flag_is_explained(script):
     for field in fields(script.Args):
         flag = field.name.replace("_", "-")
-        assert f"`--{flag}`" in README or f"`--{flag} " in README or f"`--no-{flag}`" in README, flag
+        assert f"`--{flag}`" in USAGE or f"`--{flag} " in USAGE or f"`--no-{flag}`" in USAGE, flag
 
 
 def test_every_flag_that_is_explained_exists():
-    section = README.split("\n## Arguments\n")[1].split("\n## ")[0]
+    section = USAGE.split("\n## Arguments\n")[1].split("\n## ")[0]
     known = set().union(*map(flags, scripts()))
     found = set(re.findall(r"--[a-z][a-z0-9-]*", section))
     assert len(found) > 20 and found <= known, found - known
 
 
-def test_names_in_the_readmes_equation_table_exist():
-    """In the scripts that their row names, or in at least one."""
-    rows = README.split("| paper | function |")[1].split("\n\n")[0].splitlines()[2:]
-    assert len(rows) > 10
-    for row in rows:
-        modules, names = scripts(row), [n for n in re.findall(r"`([^`]+)`", row) if not n.endswith(".py")]
-        assert names, row
-        for name in names:
-            found = [
-                exists(module, name)
-                or name in flags(module)
-                or name in get_args(getattr(module, "Operator", 0))
-                for module in modules
-            ]
-            assert all(found) if len(modules) < len(SCRIPTS) else any(found), (row, name)
+def test_the_page_about_the_code_is_not_stale():
+    assert PAGES["code.md"] == code_map.page(), "run: python tests/code_map.py"
 
 
 def test_links_lead_somewhere():
     """To a file, and to a heading in it."""
-    for path in ROOT / "README.md", ROOT / "docs" / "departures.md":
+    for path in ROOT / "README.md", *(ROOT / "docs").glob("*.md"):
         for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
             if target.startswith("https://"):
                 continue
             name, _, anchor = target.partition("#")
             file = path.parent / name if name else path
             assert file.is_file(), target
-            if anchor:
+            if anchor and file.suffix == ".md":
                 headings = re.findall(r"^#+ (.*)", file.read_text(), re.MULTILINE)
                 assert anchor in [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings], (
                     target
                 )
 
 
-def test_the_readme_shows_how_to_load_an_agent(script):
+def test_it_is_shown_how_to_load_an_agent(script):
     """The lines that load_agent's docstring has, or the call in which they differ."""
     example = textwrap.dedent(script.load_agent.__doc__.partition("\n\n")[2]).strip().splitlines()
     assert example[0].startswith("policy = load_agent(") and any("policy(" in line for line in example[1:])
     shown = re.search(r"```python\nfrom (\w+) import load_agent\n\n(.*?)```", README, re.DOTALL)
-    assert shown[1] in SCRIPTS
+    assert shown[1] in SCRIPTS and "load_agent" in USAGE
     for line in example:
         (call,) = re.findall(r"\bpolicy\([^()]*\)", line) or [line]
-        assert line in shown[2].splitlines() or f"`{call}`" in README, line
+        assert line in shown[2].splitlines() or f"`{call}`" in USAGE, line
 
 
-SIZES = dict(re.findall(r"^\| (\S+-v\d) \| ([\d,]+ \| [\d,]+ \| \d+ %) \|$", README, re.MULTILINE))
+SIZES = dict(re.findall(r"^\| (\S+-v\d) \| ([\d,]+ \| [\d,]+ \| \d+ %) \|$", SPEED, re.MULTILINE))
 
 
 def test_the_table_of_weights_has_the_papers_tasks():
@@ -282,8 +297,8 @@ def test_every_entry_says_what_the_paper_has_what_we_have_and_why():
         assert [part for part in parts if part != "Measured"] == ["Paper", "Here", "Why", "Code"], entry
 
 
-def test_the_readme_leads_to_the_departures():
-    """And has no second copy of them."""
-    assert "](docs/departures.md)" in README
+def test_the_readme_leads_to_every_page():
+    """And has no second copy of the departures."""
+    assert all(f"](docs/{name})" in README for name in PAGES)
     headings = re.findall(r"^## (.*)", README, re.MULTILINE)
     assert not [heading for heading in headings if "depart" in heading.lower()]
