@@ -1,5 +1,6 @@
 """The same seed gives the same run, bit for bit: again, evaluated more often, killed and resumed."""
 
+import importlib
 import os
 import random
 import shutil
@@ -96,10 +97,10 @@ def test_evaluating_more_often_changes_nothing_in_training(longest, tmp_path):
     assert sorted(steps) == [50, 100, 150, 200, 250, 300, 350, 400]
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_killed_at_random_moments_and_resumed(either, tmp_path, seeds):
+@pytest.mark.parametrize("name, seeds, steps", [("sac_baseline", 3, 500), ("sac_hpo_safe", 1, 1000)])
+def test_killed_at_random_moments_and_resumed(name, seeds, steps, tmp_path):
     """SIGKILL, three times at random: rows, weights and TensorBoard equal those of a run left in peace."""
-    name, steps = either.__name__, 1000 if seeds == 1 else 500
+    either = importlib.import_module(name)
     settings = {**SMALL, "num_seeds": seeds, "total_timesteps": steps}
     whole = either.train(make_args(either, runs_dir=str(tmp_path / "whole"), **settings))
     moment = random.Random()  # not seeded: over time every moment gets its turn
