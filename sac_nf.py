@@ -207,8 +207,9 @@ class RadialFlow(nn.Module):
         ray = z - self.centre  # (S, B, A)
         r = ray.norm(dim=-1, keepdim=True)  # (S, B, 1)
         # The Jacobian stretches the A - 1 directions across the ray alike, and the ray's own differently.
-        across = torch.log(r + s) - torch.log(alpha + r)
-        along = torch.log(r * (r + 2.0 * alpha) + s * alpha) - 2.0 * torch.log(alpha + r)
+        log_sum = torch.log(alpha + r)
+        across = torch.log(r + s) - log_sum
+        along = torch.log(r * (r + 2.0 * alpha) + s * alpha) - 2.0 * log_sum
         return self.centre + ray * across.exp(), ((z.shape[-1] - 1) * across + along).squeeze(-1)
 
 

@@ -1,6 +1,10 @@
-"""What speed.py counts, against a count by hand."""
+"""What speed.py counts, against a count by hand; what a comment says is faster is faster."""
+
+import platform
+import timeit
 
 import pytest
+import torch
 
 import speed
 
@@ -18,3 +22,13 @@ def test_products_of_an_update_of_sac_counted_by_hand():
     policy_loss = policy + critics + back_to_action + back_through_policy
     by_hand = 2 * 256 * (soft_target + q_loss + policy_loss) / 1e9
     assert speed.gflop_of_an_update("sac_baseline", "Hopper-v4", []) == pytest.approx(by_hand, rel=1e-9)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="measured on x86-64 only")
+def test_few_outputs_are_faster_with_the_transpose_in_memory(longest):
+    """`Linear` says so: 24 instead of 80 microseconds for three outputs."""
+    x, layer, plain = torch.randn(1, 256, 256), longest.Linear(1, 256, 3), longest.Linear(1, 256, 3)
+    plain.weight = torch.nn.Parameter(torch.zeros(1, 256, 3))
+    with torch.no_grad():
+        best = [min(timeit.repeat(lambda f=f: f(x), number=100, repeat=10)) for f in (layer, plain)]
+    assert layer.weight.stride() == (768, 1, 256) and best[0] < 0.7 * best[1]
