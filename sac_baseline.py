@@ -97,7 +97,7 @@ class Args:
 
 
 ALGORITHM = Path(__file__).stem
-TABLE_I = {  # the paper's settings, by environment id without its version
+TABLE_I = {  # the paper's settings: their names, then values by environment id without its version
     "": ("alpha",),
     "HalfCheetah": (0.2,),
     "Hopper": (0.2,),
@@ -142,7 +142,7 @@ class Critics(nn.Module):
         return x.unsqueeze(1).expand(-1, self.n, -1, -1).flatten(0, 1)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """(S, n, B)"""
+        """Q of each critic (S, n, B)."""
         h1 = F.relu(self.layer1(self.for_each(torch.cat([obs, action], dim=-1))))
         h2 = F.relu(self.layer2(h1))
         return self.layer3(h2).view(-1, self.n, obs.shape[1])
@@ -156,7 +156,7 @@ def tanh_log_det(u: Tensor) -> Tensor:
 class GaussianPolicy(nn.Module):
     """a = tanh(u), u = mean(s) + std(s) xi, from one draw of noise, xi ~ N(0, 1) (S, B, A), per action."""
 
-    draws = draws_to_act = 1  # of noise, for an action in an update and for one to execute
+    draws = draws_to_act = 1  # noises (S, B, A) that an action takes: in an update, and to execute one
 
     def __init__(self, seeds: int, obs_dim: int, action_dim: int, hidden_layers: int = 2):
         super().__init__()
@@ -181,7 +181,7 @@ class GaussianPolicy(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """The action to execute. Departure: without noise, as in evaluation, it is tanh(mean)."""
+        """The action to execute. Departure: evaluation is the same without noise, from the mean."""
         return torch.tanh(self(obs, *noise)[0])
 
 
@@ -247,10 +247,8 @@ def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float)
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """One step down the sum of the seeds' losses (S,), each of which depends on its own weights only."""
-    parameters = optimizer.param_groups[0]["params"]
-    for parameter in parameters:
-        parameter.grad = None
-    loss.sum().backward(inputs=parameters)
+    optimizer.zero_grad()
+    loss.sum().backward(inputs=optimizer.param_groups[0]["params"])
     optimizer.step()
 
 
@@ -523,7 +521,7 @@ def capture(function: Callable, changed: list[Tensor]) -> Callable:
 
 
 def evaluate(weights: dict, args: Args, seed: int, step: int, folder: Path) -> dict[str, float]:
-    """Plays episodes with one seed's deterministic policy, each in a new environment, all at the same time.
+    """Plays episodes with one seed's agent, by Agent.act, each in a new environment, all at the same time.
 
     q_bias: what the critics promised at the first state minus the discounted return that followed, averaged.
     """
@@ -822,8 +820,8 @@ def train(args: Args) -> Path:
         envs, obs, logs = make_envs(args, beside=device.type == "cuda" and len(seeds) > 1), None, {}
         clock, clock_step = time.perf_counter(), start
         began = clock - seconds
-        steps, total = range(start + 1, args.total_timesteps + 1), args.total_timesteps
-        bar = tqdm(steps, initial=start, total=total, unit="step", disable=None, dynamic_ncols=True)
+        steps = range(start + 1, args.total_timesteps + 1)
+        bar = tqdm(steps, initial=start, total=steps[-1], unit="step", disable=None, dynamic_ncols=True)
         for global_step in bar:
             if obs is None:  # at the start and after a checkpoint
                 obs, _ = envs.reset(seed=[int(torch.randint(2**31, (), generator=g)) for g in generators])
@@ -844,7 +842,7 @@ def train(args: Args) -> Path:
                 actions = chosen.numpy()  # (S, A)
                 check(actions, "the policy's action")
             next_obs, rewards, terminated, truncated, _ = envs.step(actions)
-            packed = np.column_stack([obs, actions, rewards, next_obs, terminated])  # in the order of Batch
+            packed = np.column_stack([obs, actions, rewards, next_obs, terminated])  # as in Batch
             check(packed, "the environment's observation or reward")
             buffer.add(packed.astype(np.float32))
             obs, returns, lengths = next_obs, returns + rewards, lengths + 1

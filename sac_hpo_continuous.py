@@ -84,15 +84,15 @@ class Args:
 
     # Hamiltonian policy
     leapfrog_steps: Annotated[int | None, BY_TASK] = None  # leapfrog steps per action (K)
-    step_size: Annotated[float | None, BY_TASK] = None  # leapfrog step size, in units of u (epsilon)
+    step_size: Annotated[float | None, BY_TASK] = None  # leapfrog step size, of what it moves (epsilon)
     momentum_std_train: Annotated[float | None, BY_TASK] = None  # momentum's std in updates (1/sqrt(beta_tr))
     momentum_std_explore: Annotated[float | None, BY_TASK] = None  # momentum's std to act (1/sqrt(beta_exp))
     leapfrog_hidden: Annotated[int | None, BY_TASK] = None  # hidden units of T_h and of sigma_h (h_n)
     leapfrog_state: bool = True  # T_h and sigma_h see the state too
-    momentum_in_target: bool = False  # the critics' soft target charges for the momentum as Eq. (12) does
+    momentum_in_target: bool = False  # the critics' soft target is charged Eq. (12)'s penalty less its mean
     explore: Operator = "proposed"  # what evolves actions when acting: Eq. (13), (9), momentum alone, nothing
     train: Operator = "proposed"  # what evolves actions in updates (Table II)
-    # what the leapfrog moves: u, where a = tanh(u), or the action itself, clamped to [-1, 1] for its readers
+    # what the leapfrog moves: u, where a = tanh(u), or the action itself, clamped where it is used
     coordinates: Literal["pre-tanh", "action"] = "pre-tanh"
 
     # machine
@@ -117,7 +117,7 @@ class Args:
 
 
 ALGORITHM = Path(__file__).stem
-TABLE_I = {  # the paper's settings, by environment id without its version
+TABLE_I = {  # the paper's settings: their names, then values by environment id without its version
     "": "alpha momentum_std_train momentum_std_explore step_size leapfrog_steps leapfrog_hidden".split(),
     "HalfCheetah": (0.2, 1.0, 0.5, 0.2, 3, 32),
     "Hopper": (0.2, 0.1, 1.5, 0.15, 2, 32),
@@ -147,7 +147,7 @@ class Linear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
     def with_first(self, known: Tensor) -> Callable:
-        """The layer as a function of its other inputs: what the first, known ones add is computed once."""
+        """The layer with its first inputs fixed, a function of the others: (n, B, rest) -> (n, B, out)."""
         known_weight, weight = self.weight.tensor_split([known.shape[-1]], dim=1)
         part = torch.baddbmm(self.bias, known, known_weight)
         return lambda x: torch.baddbmm(part, x, weight)
@@ -168,7 +168,7 @@ class Critics(nn.Module):
         return x.unsqueeze(1).expand(-1, self.n, -1, -1).flatten(0, 1)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """(S, n, B)"""
+        """Q of each critic (S, n, B)."""
         h1 = F.relu(self.layer1(self.for_each(torch.cat([obs, action], dim=-1))))
         h2 = F.relu(self.layer2(h1))
         return self.layer3(h2).view(-1, self.n, obs.shape[1])
@@ -185,7 +185,7 @@ class Critics(nn.Module):
         weight2, bias2 = self.layer2.weight.to(dtype), self.layer2.bias.to(dtype)
         back2 = (self.layer2.weight * self.layer3.weight.mT).mT.to(dtype)  # as dQ/dh2 is layer3.weight
 
-        @torch.no_grad()
+        @torch.no_grad()  # once more, as it runs later
         def min_and_gradient(action: Tensor) -> tuple[Tensor, Tensor]:
             h1 = layer1(self.for_each(action)).relu_()  # (nS, B, 256)
             h2 = torch.baddbmm(bias2, h1.to(dtype), weight2).relu_()
@@ -205,7 +205,7 @@ def tanh_log_det(u: Tensor) -> Tensor:
 class GaussianPolicy(nn.Module):
     """a = tanh(u), u = mean(s) + std(s) xi, from one draw of noise, xi ~ N(0, 1) (S, B, A), per action."""
 
-    draws = draws_to_act = 1  # of noise, for an action in an update and for one to execute
+    draws = draws_to_act = 1  # noises (S, B, A) that an action takes: in an update, and to execute one
 
     def __init__(self, seeds: int, obs_dim: int, action_dim: int, hidden_layers: int = 2):
         super().__init__()
@@ -225,7 +225,7 @@ class GaussianPolicy(nn.Module):
 
 
 def leapfrog(x: Tensor, rho: Tensor, force: Callable, step_size: float, steps: int, need_rho: bool):
-    """Eq. (7): steps of dx/dt = rho, drho/dt = -F(x), F = dU/dx, from (x, rho), (S, B, A) each.
+    """Eq. (7): steps of dx/dt = rho, drho/dt = -F(x) from (x, rho), (S, B, A) each; F in the place of dU/dx.
 
     Each line adds to one of x and rho a function of the other, so volume is preserved whatever the force is.
     The force at the end of a step is the force at the start of the next; the very last one moves rho only,
@@ -242,7 +242,7 @@ def leapfrog(x: Tensor, rho: Tensor, force: Callable, step_size: float, steps: i
 
 
 class HamiltonianPolicy(GaussianPolicy):
-    """The Gaussian draws u_0, more noise, zeta, the momentum rho_0 = std zeta; K leapfrog steps evolve both.
+    """The Gaussian draws u_0; more noise, zeta, gives the momentum rho_0 = std zeta. The leapfrog moves both.
 
     Departure: the paper evolves the action itself, which may leave (-1, 1). Here u moves, a_K = tanh(u_K),
     and log q(a_K, rho_K|s) = log N(u_0) + log N(rho_0) - sum log(1 - a_K^2) is exact. --coordinates action
@@ -257,7 +257,8 @@ class HamiltonianPolicy(GaussianPolicy):
         self.hidden = Linear(seeds, inputs, 2 * hidden)  # the ELU layers of T_h and of sigma_h, side by side
         self.transform = Linear(seeds, hidden, action_dim)  # T_h
         self.gate = Linear(seeds, hidden, action_dim)  # sigma_h, before its sigmoid
-        self.args, self.action_moves = args, args.coordinates == "action"
+        self.args = args
+        self.action_moves = args.coordinates == "action"  # else u
 
     def to_action(self, x: Tensor) -> Tensor:
         """From what the leapfrog moves to the action that critics, T_h, sigma_h and environment see."""
@@ -302,8 +303,8 @@ class HamiltonianPolicy(GaussianPolicy):
         last force found, at a_K. Without `need_rho` the last two are not up to date."""
         xi, zeta = noise
         u, log_normal = self(obs, xi)
-        args, rho = self.args, self.args.momentum_std_train * zeta
-        x, rho, found = self.evolve(obs, u, rho, args.train, need_rho, args.bfloat16_force)
+        rho = self.args.momentum_std_train * zeta
+        x, rho, found = self.evolve(obs, u, rho, self.args.train, need_rho, self.args.bfloat16_force)
         log_prob = log_normal - tanh_log_det(u if self.action_moves else x)
         return self.to_action(x), log_prob, rho, found
 
@@ -377,9 +378,10 @@ def q_loss(q: Tensor, target: Tensor) -> tuple[Tensor, Logs]:
 
 
 def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: float) -> tuple[Tensor, Logs]:
-    """Minus Eq. (12): alpha log_prob + (alpha beta_0 / 2) |rho_K|^2 - Q(s, a_K), beta_0 = 1 / std^2. (S,)
+    """Minus Eq. (12): alpha log_prob + (alpha beta_0 / 2) |rho_K|^2 - q, where q is of a_K. (S,)
 
-    Departure: log_prob, of `sample_with_momentum`, has the tanh's term at a_K; the paper: log pi(a_0|s).
+    beta_0 = 1 / std^2. Departure: log_prob has the tanh's term at a_K; the paper, and --coordinates action,
+    have log pi(a_0|s).
     """
     penalty = torch.zeros_like(log_prob)
     if momentum_std > 0.0:  # without momentum, as in Fig. 6, beta_0 would be infinite: no penalty
@@ -402,10 +404,8 @@ def attach(value: Tensor, gradient: Tensor, action: Tensor) -> Tensor:
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """One step down the sum of the seeds' losses (S,), each of which depends on its own weights only."""
-    parameters = optimizer.param_groups[0]["params"]
-    for parameter in parameters:
-        parameter.grad = None
-    loss.sum().backward(inputs=parameters)
+    optimizer.zero_grad()
+    loss.sum().backward(inputs=optimizer.param_groups[0]["params"])
     optimizer.step()
 
 
@@ -685,7 +685,7 @@ def capture(function: Callable, changed: list[Tensor]) -> Callable:
 
 
 def evaluate(weights: dict, args: Args, seed: int, step: int, folder: Path) -> dict[str, float]:
-    """Plays episodes with one seed's deterministic policy, each in a new environment, all at the same time.
+    """Plays episodes with one seed's agent, by Agent.act, each in a new environment, all at the same time.
 
     q_bias: what the critics promised at the first state minus the discounted return that followed, averaged.
     """
@@ -995,8 +995,8 @@ def train(args: Args) -> Path:
         envs, obs, logs = make_envs(args, beside=device.type == "cuda" and len(seeds) > 1), None, {}
         clock, clock_step = time.perf_counter(), start
         began = clock - seconds
-        steps, total = range(start + 1, args.total_timesteps + 1), args.total_timesteps
-        bar = tqdm(steps, initial=start, total=total, unit="step", disable=None, dynamic_ncols=True)
+        steps = range(start + 1, args.total_timesteps + 1)
+        bar = tqdm(steps, initial=start, total=steps[-1], unit="step", disable=None, dynamic_ncols=True)
         for global_step in bar:
             if obs is None:  # at the start and after a checkpoint
                 obs, _ = envs.reset(seed=[int(torch.randint(2**31, (), generator=g)) for g in generators])
@@ -1017,7 +1017,7 @@ def train(args: Args) -> Path:
                 actions = chosen.numpy()  # (S, A)
                 check(actions, "the policy's action")
             next_obs, rewards, terminated, truncated, _ = envs.step(actions)
-            packed = np.column_stack([obs, actions, rewards, next_obs, terminated])  # in the order of Batch
+            packed = np.column_stack([obs, actions, rewards, next_obs, terminated])  # as in Batch
             check(packed, "the environment's observation or reward")
             buffer.add(packed.astype(np.float32))
             obs, returns, lengths = next_obs, returns + rewards, lengths + 1

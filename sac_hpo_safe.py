@@ -2,7 +2,7 @@
 
 As in SAC-HPO, leapfrog steps push actions, here towards higher Q - lambda Q_C, where Q_C is the discounted
 cost to come and lambda SAC-Lagrangian's multiplier. While acting, the leapfrog goes on, with fresh momentum
-at every step, until Q_C finds the action safe enough or ten steps are done.
+at every step, until Q_C finds the action safe enough or --max-leapfrog-steps are done.
 
     python sac_hpo_safe.py --env-id HalfCheetah-v4 --num-seeds 5    # seeds 1 to 5, side by side
     python sac_hpo_safe.py --env-id Hopper-v4 --cost torque --cost-limit 20
@@ -85,19 +85,19 @@ class Args:
 
     # Hamiltonian policy
     leapfrog_steps: Annotated[int | None, BY_TASK] = None  # leapfrog steps in updates (K)
-    step_size: Annotated[float | None, BY_TASK] = None  # leapfrog step size, in units of u (epsilon)
+    step_size: Annotated[float | None, BY_TASK] = None  # leapfrog step size, of what it moves (epsilon)
     momentum_std_train: Annotated[float | None, BY_TASK] = None  # momentum's std in updates (1/sqrt(beta_tr))
     momentum_std_explore: Annotated[float | None, BY_TASK] = None  # momentum's std to act (1/sqrt(beta_exp))
     leapfrog_hidden: Annotated[int | None, BY_TASK] = None  # hidden units of T_h and of sigma_h (h_n)
     leapfrog_state: bool = True  # T_h and sigma_h see the state too
-    momentum_in_target: bool = False  # the critics' soft target charges for the momentum as Eq. (12) does
-    # what the leapfrog moves: u, where a = tanh(u), or the action itself, clamped to [-1, 1] for its readers
+    momentum_in_target: bool = False  # the critics' soft target is charged Eq. (12)'s penalty less its mean
+    # what the leapfrog moves: u, where a = tanh(u), or the action itself, clamped where it is used
     coordinates: Literal["pre-tanh", "action"] = "pre-tanh"
-    max_leapfrog_steps: int = 10  # most leapfrog steps when acting, in search of a safe action (K there)
+    max_leapfrog_steps: int = 10  # most leapfrog steps to act, in search of a safe action (K of Algorithm 3)
 
     # cost
     lambda_lr: float = 0.1  # step size of the multiplier, lambda (eta)
-    cost_window: int = 1_000  # steps between moves of lambda, each by the mean J_C of the episodes since
+    cost_window: int = 1_000  # least steps between moves of lambda, by the mean J_C of the episodes since
     # cost of a step (c): mean |action|, 1 if |x velocity| > 1 m/s, or what the task reports as info["cost"]
     cost: Annotated[Literal["torque", "speed", "info"] | None, COST_BY_TASK] = None
     cost_limit: Annotated[float | None, COST_BY_TASK] = None  # limit on J_C, a discounted sum of costs (d_0)
@@ -124,7 +124,7 @@ class Args:
 
 
 ALGORITHM = Path(__file__).stem
-TABLE_I = {  # the paper's settings, by environment id without its version
+TABLE_I = {  # the paper's settings: their names, then values by environment id without its version
     "": "alpha momentum_std_train momentum_std_explore step_size leapfrog_steps leapfrog_hidden".split(),
     "HalfCheetah": (0.2, 1.0, 0.5, 0.2, 3, 32),
     "Hopper": (0.2, 0.1, 1.5, 0.15, 2, 32),
@@ -155,7 +155,7 @@ class Linear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
     def with_first(self, known: Tensor) -> Callable:
-        """The layer as a function of its other inputs: what the first, known ones add is computed once."""
+        """The layer with its first inputs fixed, a function of the others: (n, B, rest) -> (n, B, out)."""
         known_weight, weight = self.weight.tensor_split([known.shape[-1]], dim=1)
         part = torch.baddbmm(self.bias, known, known_weight)
         return lambda x: torch.baddbmm(part, x, weight)
@@ -176,7 +176,7 @@ class Critics(nn.Module):
         return x.unsqueeze(1).expand(-1, self.n, -1, -1).flatten(0, 1)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """(S, n, B)"""
+        """Q of each critic (S, n, B)."""
         h1 = F.relu(self.layer1(self.for_each(torch.cat([obs, action], dim=-1))))
         h2 = F.relu(self.layer2(h1))
         return self.layer3(h2).view(-1, self.n, obs.shape[1])
@@ -193,7 +193,7 @@ class Critics(nn.Module):
         weight2, bias2 = self.layer2.weight.to(dtype), self.layer2.bias.to(dtype)
         back2 = (self.layer2.weight * self.layer3.weight.mT).mT.to(dtype)  # as dQ/dh2 is layer3.weight
 
-        @torch.no_grad()
+        @torch.no_grad()  # once more, as it runs later
         def min_and_gradient(action: Tensor) -> tuple[Tensor, Tensor]:
             h1 = layer1(self.for_each(action)).relu_()  # (nS, B, 256)
             h2 = torch.baddbmm(bias2, h1.to(dtype), weight2).relu_()
@@ -213,7 +213,7 @@ def tanh_log_det(u: Tensor) -> Tensor:
 class GaussianPolicy(nn.Module):
     """a = tanh(u), u = mean(s) + std(s) xi, from one draw of noise, xi ~ N(0, 1) (S, B, A), per action."""
 
-    draws = draws_to_act = 1  # of noise, for an action in an update and for one to execute
+    draws = draws_to_act = 1  # noises (S, B, A) that an action takes: in an update, and to execute one
 
     def __init__(self, seeds: int, obs_dim: int, action_dim: int, hidden_layers: int = 2):
         super().__init__()
@@ -233,7 +233,7 @@ class GaussianPolicy(nn.Module):
 
 
 def leapfrog(x: Tensor, rho: Tensor, force: Callable, step_size: float, steps: int, need_rho: bool):
-    """Eq. (7): steps of dx/dt = rho, drho/dt = -F(x), F = dU/dx, from (x, rho), (S, B, A) each.
+    """Eq. (7): steps of dx/dt = rho, drho/dt = -F(x) from (x, rho), (S, B, A) each; F in the place of dU/dx.
 
     Each line adds to one of x and rho a function of the other, so volume is preserved whatever the force is.
     The force at the end of a step is the force at the start of the next; the very last one moves rho only,
@@ -250,7 +250,7 @@ def leapfrog(x: Tensor, rho: Tensor, force: Callable, step_size: float, steps: i
 
 
 class HamiltonianPolicy(GaussianPolicy):
-    """The Gaussian draws u_0, more noise, zeta, the momentum rho_0 = std zeta; K leapfrog steps evolve both.
+    """The Gaussian draws u_0; more noise, zeta, gives the momentum rho_0 = std zeta. The leapfrog moves both.
 
     Departure: the paper evolves the action itself, which may leave (-1, 1). Here u moves, a_K = tanh(u_K),
     and log q(a_K, rho_K|s) = log N(u_0) + log N(rho_0) - sum log(1 - a_K^2) is exact. --coordinates action
@@ -266,7 +266,8 @@ class HamiltonianPolicy(GaussianPolicy):
         self.transform = Linear(seeds, hidden, action_dim)  # T_h
         self.gate = Linear(seeds, hidden, action_dim)  # sigma_h, before its sigmoid
         self.draws_to_act = 1 + args.max_leapfrog_steps  # u_0 and the momentum of every leapfrog step
-        self.args, self.action_moves = args, args.coordinates == "action"
+        self.args = args
+        self.action_moves = args.coordinates == "action"  # else u
 
     def to_action(self, x: Tensor) -> Tensor:
         """From what the leapfrog moves to the action that critics, T_h, sigma_h and environment see."""
@@ -277,7 +278,7 @@ class HamiltonianPolicy(GaussianPolicy):
         (S, B), its gradient in the action, sigma_h, T_h (S, B, A). What s alone decides is computed once."""
         q_target, q_cost_target, multiplier = self.borrowed
         min_and_gradient = q_target.min_at(obs, rounded)
-        cost_and_gradient = q_cost_target.min_at(obs, rounded)  # of one
+        cost_and_gradient = q_cost_target.min_at(obs, rounded)  # the only one
         hidden = self.hidden.with_first(obs if self.args.leapfrog_state else obs[..., :0])  # or no columns
 
         def force(x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -286,12 +287,11 @@ class HamiltonianPolicy(GaussianPolicy):
             q_cost, cost_gradient = cost_and_gradient(action)
             q = q - multiplier.value.view(-1, 1) * q_cost  # Departure: Sec. V-B prints a plus, a misprint
             gradient = gradient - multiplier.value.view(-1, 1, 1) * cost_gradient
-            found = {"q": q, "gradient": gradient}
             g = -F.normalize(gradient, dim=-1)  # Eq. (13); 0 stays 0. Departure: drives u without 1 - a^2
             h_transform, h_gate = F.elu(hidden(torch.cat([action, g], dim=-1))).chunk(2, dim=-1)
             transform, gate = self.transform(h_transform), torch.sigmoid(self.gate(h_gate))
             f = torch.lerp(transform, g, gate)  # sigma_h g + (1 - sigma_h) T_h
-            return f, found | {"gate": gate, "transform": transform}
+            return f, {"q": q, "gradient": gradient, "gate": gate, "transform": transform}
 
         return force
 
@@ -306,8 +306,8 @@ class HamiltonianPolicy(GaussianPolicy):
         last force found, at a_K. Without `need_rho` the last two are not up to date."""
         xi, zeta = noise
         u, log_normal = self(obs, xi)
-        args, rho = self.args, self.args.momentum_std_train * zeta
-        x, rho, found = self.evolve(obs, u, rho, need_rho, args.bfloat16_force)
+        rho = self.args.momentum_std_train * zeta
+        x, rho, found = self.evolve(obs, u, rho, need_rho, self.args.bfloat16_force)
         log_prob = log_normal - tanh_log_det(u if self.action_moves else x)
         return self.to_action(x), log_prob, rho, found
 
@@ -326,15 +326,15 @@ class HamiltonianPolicy(GaussianPolicy):
     def act(self, obs: Tensor, noise: Tensor, first_obs: Tensor) -> tuple[Tensor, Tensor]:
         """Algorithm 3; `noise` has fresh momentum for every step. The states' episodes began at first_obs.
 
-        Returns the action (S, B, A) and the step at which it was accepted (S, B), K + 1 if it never was.
+        Returns the action (S, B, A) and the step at which it was accepted (S, B), or the last + 1.
         Departure: pi_B(s) is tanh(mean) of the policy as it is now; evaluation starts from (mean, 0). What is
         there before the first step is not tested: so Algorithm 3 has it, though Sec. IV-D does not.
         """
         _, q_cost_target, _ = self.borrowed
         both = torch.cat([obs, first_obs], dim=1)
         q_cost = q_cost_target(both, torch.tanh(self.mean(self.body(both)))).squeeze(1)
-        reference, first = q_cost.chunk(2, dim=1)  # Q_C(s, pi_B(s)) and Q_C(s_0, pi_B(s_0)) (S, B)
-        slack = (1.0 - self.args.gamma) * (self.args.cost_limit - first)  # Eq. (15)
+        reference, reference_0 = q_cost.chunk(2, dim=1)  # Q_C(s, pi_B(s)) and Q_C(s_0, pi_B(s_0)) (S, B)
+        slack = (1.0 - self.args.gamma) * (self.args.cost_limit - reference_0)  # Eq. (15)
 
         xi, *momenta = noise
         u, _ = self(obs, xi)
@@ -350,7 +350,7 @@ class HamiltonianPolicy(GaussianPolicy):
             x = torch.where(waiting.unsqueeze(-1), x.add(rho, alpha=self.args.step_size), x)
             accepted = q_cost_target(obs, self.to_action(x)).squeeze(1) - reference < slack  # Eq. (14)
             accepted_at = torch.where(waiting & accepted, k, accepted_at)
-            if not x.is_cuda and (accepted_at <= k).all():  # a CUDA graph cannot end early
+            if not x.is_cuda and (accepted_at <= len(momenta)).all():  # a CUDA graph cannot end early
                 break
         return self.to_action(x), accepted_at
 
@@ -358,8 +358,8 @@ class HamiltonianPolicy(GaussianPolicy):
 def constraint(args: Args, total, discounted, length):
     """J_C of an episode, from the sum of its costs, their discounted sum and the number of its steps.
 
-    Departure: limits are in units of a discounted sum. The paper averages torque: its mean over 1 - gamma is
-    the sum of an endless episode. So 25 is an average torque of 25 %, as where the task is from (RCPO).
+    Departure: limits are in units of a discounted sum. The paper averages torque: mean / (1 - gamma) is the
+    sum of an endless episode. At gamma = 0.99 a limit of 25 is 25 % of torque, as where it is from (RCPO).
     """
     return total / length / (1.0 - args.gamma) if args.cost == "torque" else discounted
 
@@ -367,21 +367,21 @@ def constraint(args: Args, total, discounted, length):
 class Multiplier(nn.Module):
     """lambda <- [lambda + eta (J_C - d_0)]_+ of each seed (Secs. II-B and V-B), from 0.
 
-    Departure: it moves at the first end of an episode --cost-window or more steps after its last move, by the
-    mean J_C of the episodes that ended since; moved after every episode, it outran a policy that falls over.
-    Episodes that began with random actions do not move it, nor do those that a checkpoint cut.
+    Departure: it moves when the episodes since its last move add up to --cost-window steps, by their mean
+    J_C; moved after every episode, it outran a policy that falls over. Episodes that began with random
+    actions do not count, nor do those that a checkpoint cut.
     """
 
     def __init__(self, seeds: int, args: Args):
         super().__init__()
         self.args = args
         self.register_buffer("value", torch.zeros(seeds))  # lambda
-        counters = "episodes episodes_over_limit total_cost"  # of all of the training,
+        counters = "episodes episodes_over_limit total_cost"  # of all episodes that ended,
         counters += " recent_episodes recent_steps recent_j_c"  # and of the policy since lambda's last move
         for name in counters.split():
             self.register_buffer(name, torch.zeros(seeds, dtype=torch.float64))
 
-    def end_episode(self, index: int, total: float, discounted: float, length: int, of_policy: bool) -> None:
+    def end_episode(self, index: int, total: float, discounted: float, length: float, of_policy: bool):
         """Takes an episode of the seed at `index`, as `constraint` does, and moves lambda if it is time."""
         j_c = constraint(self.args, total, discounted, length)
         self.episodes[index] += 1
@@ -394,7 +394,7 @@ class Multiplier(nn.Module):
         if self.recent_steps[index] >= self.args.cost_window:
             violation = self.recent_j_c[index] / self.recent_episodes[index] - self.args.cost_limit
             moved = self.value[index] + self.args.lambda_lr * violation
-            self.value[index] = moved.clamp(min=0.0)  # in place: the CUDA graph of the update reads it there
+            self.value[index] = moved.clamp(min=0.0)  # in place: the CUDA graphs read it there
             for counter in self.recent_episodes, self.recent_steps, self.recent_j_c:
                 counter[index] = 0
 
@@ -409,7 +409,7 @@ class Agent(nn.Module):
         self.q_target = deepcopy(self.q).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.full((seeds,), math.log(args.alpha)))
         self.policy = HamiltonianPolicy(seeds, obs_dim, action_dim, args)
-        self.q_cost = Critics(seeds, 1, obs_dim, action_dim)  # Q_C: no minimum is taken of it
+        self.q_cost = Critics(seeds, 1, obs_dim, action_dim)  # Q_C: a minimum would make costs look small
         self.q_cost_target = deepcopy(self.q_cost).requires_grad_(False)
         self.multiplier = Multiplier(seeds, args)
         self.policy.borrowed = self.q_target, self.q_cost_target, self.multiplier  # not its own weights
@@ -463,9 +463,10 @@ def cost_loss(q_cost: Tensor, next_q_cost: Tensor, cost, ends, gamma: float) -> 
 
 
 def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: float) -> tuple[Tensor, Logs]:
-    """Minus Eq. (12): alpha log_prob + (alpha beta_0 / 2) |rho_K|^2 - Q(s, a_K), beta_0 = 1 / std^2. (S,)
+    """Minus Eq. (12): alpha log_prob + (alpha beta_0 / 2) |rho_K|^2 - q, where q is of a_K. (S,)
 
-    Departure: log_prob, of `sample_with_momentum`, has the tanh's term at a_K; the paper: log pi(a_0|s).
+    beta_0 = 1 / std^2. Departure: log_prob has the tanh's term at a_K; the paper, and --coordinates action,
+    have log pi(a_0|s).
     """
     penalty = torch.zeros_like(log_prob)
     if momentum_std > 0.0:  # without momentum, as in Fig. 6, beta_0 would be infinite: no penalty
@@ -488,10 +489,8 @@ def attach(value: Tensor, gradient: Tensor, action: Tensor) -> Tensor:
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """One step down the sum of the seeds' losses (S,), each of which depends on its own weights only."""
-    parameters = optimizer.param_groups[0]["params"]
-    for parameter in parameters:
-        parameter.grad = None
-    loss.sum().backward(inputs=parameters)
+    optimizer.zero_grad()
+    loss.sum().backward(inputs=optimizer.param_groups[0]["params"])
     optimizer.step()
 
 
@@ -534,9 +533,8 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
         logs |= temperature_logs
 
     with torch.no_grad():  # target <- (1 - tau) target + tau critic
-        torch._foreach_lerp_(list(agent.q_target.parameters()), list(agent.q.parameters()), args.tau)
-        q_cost, q_cost_target = agent.q_cost.parameters(), agent.q_cost_target.parameters()
-        torch._foreach_lerp_(list(q_cost_target), list(q_cost), args.tau)
+        for targets, critics in (agent.q_target, agent.q), (agent.q_cost_target, agent.q_cost):
+            torch._foreach_lerp_(list(targets.parameters()), list(critics.parameters()), args.tau)
     return {name: value.detach() for name, value in logs.items()}
 
 
@@ -792,7 +790,7 @@ def capture(function: Callable, changed: list[Tensor]) -> Callable:
 
 
 def evaluate(weights: dict, args: Args, seed: int, step: int, folder: Path) -> dict[str, float]:
-    """Plays episodes with one seed's deterministic policy, each in a new environment, all at the same time.
+    """Plays episodes with one seed's agent, by Agent.act, each in a new environment, all at the same time.
 
     q_bias: what the critics promised at the first state minus the discounted return that followed, averaged.
     """
@@ -1143,8 +1141,8 @@ def train(args: Args) -> Path:
         envs, obs, logs = make_envs(args, beside=device.type == "cuda" and len(seeds) > 1), None, {}
         clock, clock_step = time.perf_counter(), start
         began = clock - seconds
-        steps, total = range(start + 1, args.total_timesteps + 1), args.total_timesteps
-        bar = tqdm(steps, initial=start, total=total, unit="step", disable=None, dynamic_ncols=True)
+        steps = range(start + 1, args.total_timesteps + 1)
+        bar = tqdm(steps, initial=start, total=steps[-1], unit="step", disable=None, dynamic_ncols=True)
         for global_step in bar:
             if obs is None:  # at the start and after a checkpoint
                 obs, _ = envs.reset(seed=[int(torch.randint(2**31, (), generator=g)) for g in generators])

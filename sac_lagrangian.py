@@ -82,7 +82,7 @@ class Args:
 
     # cost
     lambda_lr: float = 0.1  # step size of the multiplier, lambda (eta)
-    cost_window: int = 1_000  # steps between moves of lambda, each by the mean J_C of the episodes since
+    cost_window: int = 1_000  # least steps between moves of lambda, by the mean J_C of the episodes since
     # cost of a step (c): mean |action|, 1 if |x velocity| > 1 m/s, or what the task reports as info["cost"]
     cost: Annotated[Literal["torque", "speed", "info"] | None, COST_BY_TASK] = None
     cost_limit: Annotated[float | None, COST_BY_TASK] = None  # limit on J_C, a discounted sum of costs (d_0)
@@ -108,7 +108,7 @@ class Args:
 
 
 ALGORITHM = Path(__file__).stem
-TABLE_I = {  # the paper's settings, by environment id without its version
+TABLE_I = {  # the paper's settings: their names, then values by environment id without its version
     "": ("alpha",),
     "HalfCheetah": (0.2,),
     "Hopper": (0.2,),
@@ -154,7 +154,7 @@ class Critics(nn.Module):
         return x.unsqueeze(1).expand(-1, self.n, -1, -1).flatten(0, 1)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """(S, n, B)"""
+        """Q of each critic (S, n, B)."""
         h1 = F.relu(self.layer1(self.for_each(torch.cat([obs, action], dim=-1))))
         h2 = F.relu(self.layer2(h1))
         return self.layer3(h2).view(-1, self.n, obs.shape[1])
@@ -168,7 +168,7 @@ def tanh_log_det(u: Tensor) -> Tensor:
 class GaussianPolicy(nn.Module):
     """a = tanh(u), u = mean(s) + std(s) xi, from one draw of noise, xi ~ N(0, 1) (S, B, A), per action."""
 
-    draws = draws_to_act = 1  # of noise, for an action in an update and for one to execute
+    draws = draws_to_act = 1  # noises (S, B, A) that an action takes: in an update, and to execute one
 
     def __init__(self, seeds: int, obs_dim: int, action_dim: int, hidden_layers: int = 2):
         super().__init__()
@@ -193,15 +193,15 @@ class GaussianPolicy(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """The action to execute. Departure: without noise, as in evaluation, it is tanh(mean)."""
+        """The action to execute. Departure: evaluation is the same without noise, from the mean."""
         return torch.tanh(self(obs, *noise)[0])
 
 
 def constraint(args: Args, total, discounted, length):
     """J_C of an episode, from the sum of its costs, their discounted sum and the number of its steps.
 
-    Departure: limits are in units of a discounted sum. The paper averages torque: its mean over 1 - gamma is
-    the sum of an endless episode. So 25 is an average torque of 25 %, as where the task is from (RCPO).
+    Departure: limits are in units of a discounted sum. The paper averages torque: mean / (1 - gamma) is the
+    sum of an endless episode. At gamma = 0.99 a limit of 25 is 25 % of torque, as where it is from (RCPO).
     """
     return total / length / (1.0 - args.gamma) if args.cost == "torque" else discounted
 
@@ -209,21 +209,21 @@ def constraint(args: Args, total, discounted, length):
 class Multiplier(nn.Module):
     """lambda <- [lambda + eta (J_C - d_0)]_+ of each seed (Secs. II-B and V-B), from 0.
 
-    Departure: it moves at the first end of an episode --cost-window or more steps after its last move, by the
-    mean J_C of the episodes that ended since; moved after every episode, it outran a policy that falls over.
-    Episodes that began with random actions do not move it, nor do those that a checkpoint cut.
+    Departure: it moves when the episodes since its last move add up to --cost-window steps, by their mean
+    J_C; moved after every episode, it outran a policy that falls over. Episodes that began with random
+    actions do not count, nor do those that a checkpoint cut.
     """
 
     def __init__(self, seeds: int, args: Args):
         super().__init__()
         self.args = args
         self.register_buffer("value", torch.zeros(seeds))  # lambda
-        counters = "episodes episodes_over_limit total_cost"  # of all of the training,
+        counters = "episodes episodes_over_limit total_cost"  # of all episodes that ended,
         counters += " recent_episodes recent_steps recent_j_c"  # and of the policy since lambda's last move
         for name in counters.split():
             self.register_buffer(name, torch.zeros(seeds, dtype=torch.float64))
 
-    def end_episode(self, index: int, total: float, discounted: float, length: int, of_policy: bool) -> None:
+    def end_episode(self, index: int, total: float, discounted: float, length: float, of_policy: bool):
         """Takes an episode of the seed at `index`, as `constraint` does, and moves lambda if it is time."""
         j_c = constraint(self.args, total, discounted, length)
         self.episodes[index] += 1
@@ -236,7 +236,7 @@ class Multiplier(nn.Module):
         if self.recent_steps[index] >= self.args.cost_window:
             violation = self.recent_j_c[index] / self.recent_episodes[index] - self.args.cost_limit
             moved = self.value[index] + self.args.lambda_lr * violation
-            self.value[index] = moved.clamp(min=0.0)  # in place: the CUDA graph of the update reads it there
+            self.value[index] = moved.clamp(min=0.0)  # in place: the CUDA graphs read it there
             for counter in self.recent_episodes, self.recent_steps, self.recent_j_c:
                 counter[index] = 0
 
@@ -251,7 +251,7 @@ class Agent(nn.Module):
         self.q_target = deepcopy(self.q).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.full((seeds,), math.log(args.alpha)))
         self.policy = GaussianPolicy(seeds, obs_dim, action_dim)
-        self.q_cost = Critics(seeds, 1, obs_dim, action_dim)  # Q_C: no minimum is taken of it
+        self.q_cost = Critics(seeds, 1, obs_dim, action_dim)  # Q_C: a minimum would make costs look small
         self.q_cost_target = deepcopy(self.q_cost).requires_grad_(False)
         self.multiplier = Multiplier(seeds, args)
 
@@ -314,10 +314,8 @@ def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float)
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """One step down the sum of the seeds' losses (S,), each of which depends on its own weights only."""
-    parameters = optimizer.param_groups[0]["params"]
-    for parameter in parameters:
-        parameter.grad = None
-    loss.sum().backward(inputs=parameters)
+    optimizer.zero_grad()
+    loss.sum().backward(inputs=optimizer.param_groups[0]["params"])
     optimizer.step()
 
 
@@ -358,9 +356,8 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
         logs |= temperature_logs
 
     with torch.no_grad():  # target <- (1 - tau) target + tau critic
-        torch._foreach_lerp_(list(agent.q_target.parameters()), list(agent.q.parameters()), args.tau)
-        q_cost, q_cost_target = agent.q_cost.parameters(), agent.q_cost_target.parameters()
-        torch._foreach_lerp_(list(q_cost_target), list(q_cost), args.tau)
+        for targets, critics in (agent.q_target, agent.q), (agent.q_cost_target, agent.q_cost):
+            torch._foreach_lerp_(list(targets.parameters()), list(critics.parameters()), args.tau)
     return {name: value.detach() for name, value in logs.items()}
 
 
@@ -616,7 +613,7 @@ def capture(function: Callable, changed: list[Tensor]) -> Callable:
 
 
 def evaluate(weights: dict, args: Args, seed: int, step: int, folder: Path) -> dict[str, float]:
-    """Plays episodes with one seed's deterministic policy, each in a new environment, all at the same time.
+    """Plays episodes with one seed's agent, by Agent.act, each in a new environment, all at the same time.
 
     q_bias: what the critics promised at the first state minus the discounted return that followed, averaged.
     """
@@ -940,8 +937,8 @@ def train(args: Args) -> Path:
         envs, obs, logs = make_envs(args, beside=device.type == "cuda" and len(seeds) > 1), None, {}
         clock, clock_step = time.perf_counter(), start
         began = clock - seconds
-        steps, total = range(start + 1, args.total_timesteps + 1), args.total_timesteps
-        bar = tqdm(steps, initial=start, total=total, unit="step", disable=None, dynamic_ncols=True)
+        steps = range(start + 1, args.total_timesteps + 1)
+        bar = tqdm(steps, initial=start, total=steps[-1], unit="step", disable=None, dynamic_ncols=True)
         for global_step in bar:
             if obs is None:  # at the start and after a checkpoint
                 obs, _ = envs.reset(seed=[int(torch.randint(2**31, (), generator=g)) for g in generators])

@@ -99,7 +99,7 @@ class Args:
 
 
 ALGORITHM = Path(__file__).stem
-TABLE_I = {  # the paper's settings, by environment id without its version
+TABLE_I = {  # the paper's settings: their names, then values by environment id without its version
     "": ("alpha", "flows"),  # Departure: how many flows is not in the paper, but in SAC-NF's own code
     "HalfCheetah": (0.2, 3),
     "Hopper": (0.2, 5),
@@ -144,7 +144,7 @@ class Critics(nn.Module):
         return x.unsqueeze(1).expand(-1, self.n, -1, -1).flatten(0, 1)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        """(S, n, B)"""
+        """Q of each critic (S, n, B)."""
         h1 = F.relu(self.layer1(self.for_each(torch.cat([obs, action], dim=-1))))
         h2 = F.relu(self.layer2(h1))
         return self.layer3(h2).view(-1, self.n, obs.shape[1])
@@ -158,7 +158,7 @@ def tanh_log_det(u: Tensor) -> Tensor:
 class GaussianPolicy(nn.Module):
     """a = tanh(u), u = mean(s) + std(s) xi, from one draw of noise, xi ~ N(0, 1) (S, B, A), per action."""
 
-    draws = draws_to_act = 1  # of noise, for an action in an update and for one to execute
+    draws = draws_to_act = 1  # noises (S, B, A) that an action takes: in an update, and to execute one
 
     def __init__(self, seeds: int, obs_dim: int, action_dim: int, hidden_layers: int = 2):
         super().__init__()
@@ -183,7 +183,7 @@ class GaussianPolicy(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """The action to execute. Departure: without noise, as in evaluation, it is tanh(mean)."""
+        """The action to execute. Departure: evaluation is the same without noise, from the mean."""
         return torch.tanh(self(obs, *noise)[0])
 
 
@@ -197,19 +197,19 @@ class RadialFlow(nn.Module):
 
     def __init__(self, seeds: int, action_dim: int):
         super().__init__()
-        self.centre = nn.Parameter(torch.zeros(seeds, 1, action_dim))
+        self.centre = nn.Parameter(torch.zeros(seeds, 1, action_dim))  # c: `draw_weights` fills it
         self.log_alpha = nn.Parameter(torch.zeros(seeds, 1, 1))
         self.raw_s = nn.Parameter(torch.full((seeds, 1, 1), math.log(math.e - 1.0)))  # its softplus is 1
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """z' (S, B, A) and log |det dz'/dz| (S, B)."""
-        alpha, s = self.log_alpha.exp(), F.softplus(self.raw_s)
+        alpha, s = self.log_alpha.exp(), F.softplus(self.raw_s)  # of the flow: no temperature
         ray = z - self.centre  # (S, B, A)
         r = ray.norm(dim=-1, keepdim=True)  # (S, B, 1)
         # The Jacobian stretches the A - 1 directions across the ray alike, and the ray's own differently.
-        log_sum = torch.log(alpha + r)
-        across = torch.log(r + s) - log_sum
-        along = torch.log(r * (r + 2.0 * alpha) + s * alpha) - 2.0 * log_sum
+        log_alpha_r = torch.log(alpha + r)
+        across = torch.log(r + s) - log_alpha_r
+        along = torch.log(r * (r + 2.0 * alpha) + s * alpha) - 2.0 * log_alpha_r
         return self.centre + ray * across.exp(), ((z.shape[-1] - 1) * across + along).squeeze(-1)
 
 
@@ -294,10 +294,8 @@ def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float)
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """One step down the sum of the seeds' losses (S,), each of which depends on its own weights only."""
-    parameters = optimizer.param_groups[0]["params"]
-    for parameter in parameters:
-        parameter.grad = None
-    loss.sum().backward(inputs=parameters)
+    optimizer.zero_grad()
+    loss.sum().backward(inputs=optimizer.param_groups[0]["params"])
     optimizer.step()
 
 
@@ -573,7 +571,7 @@ def capture(function: Callable, changed: list[Tensor]) -> Callable:
 
 
 def evaluate(weights: dict, args: Args, seed: int, step: int, folder: Path) -> dict[str, float]:
-    """Plays episodes with one seed's deterministic policy, each in a new environment, all at the same time.
+    """Plays episodes with one seed's agent, by Agent.act, each in a new environment, all at the same time.
 
     q_bias: what the critics promised at the first state minus the discounted return that followed, averaged.
     """
@@ -873,8 +871,8 @@ def train(args: Args) -> Path:
         envs, obs, logs = make_envs(args, beside=device.type == "cuda" and len(seeds) > 1), None, {}
         clock, clock_step = time.perf_counter(), start
         began = clock - seconds
-        steps, total = range(start + 1, args.total_timesteps + 1), args.total_timesteps
-        bar = tqdm(steps, initial=start, total=total, unit="step", disable=None, dynamic_ncols=True)
+        steps = range(start + 1, args.total_timesteps + 1)
+        bar = tqdm(steps, initial=start, total=steps[-1], unit="step", disable=None, dynamic_ncols=True)
         for global_step in bar:
             if obs is None:  # at the start and after a checkpoint
                 obs, _ = envs.reset(seed=[int(torch.randint(2**31, (), generator=g)) for g in generators])
@@ -895,7 +893,7 @@ def train(args: Args) -> Path:
                 actions = chosen.numpy()  # (S, A)
                 check(actions, "the policy's action")
             next_obs, rewards, terminated, truncated, _ = envs.step(actions)
-            packed = np.column_stack([obs, actions, rewards, next_obs, terminated])  # in the order of Batch
+            packed = np.column_stack([obs, actions, rewards, next_obs, terminated])  # as in Batch
             check(packed, "the environment's observation or reward")
             buffer.add(packed.astype(np.float32))
             obs, returns, lengths = next_obs, returns + rewards, lengths + 1
