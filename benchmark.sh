@@ -1,16 +1,14 @@
 #!/usr/bin/env bash
-# The paper's experiments, on this machine or on a Slurm cluster. One run is one process with one thread.
+# The paper's experiments, on this machine or on a Slurm cluster. experiments.csv has the runs of each.
 #
-#   ./benchmark.sh continuous       Fig. 2: SAC, SAC-NF, SAC-HPO on eight tasks
+#   ./benchmark.sh quick            about two minutes: does every script work here?
+#   ./benchmark.sh continuous       Fig. 2: SAC, SAC-NF, SAC-HPO in both coordinates, on eight tasks
 #   ./benchmark.sh safe             Fig. 3: SAC-Lagrangian and safe SAC-HPO
-#   ./benchmark.sh ablation         Fig. 4, Table II, and two controls: drift, and the base policy alone
+#   ./benchmark.sh ablation         Fig. 4, Table II, and controls: no force, no leapfrog, less momentum
 #   ./benchmark.sh sensitivity      Fig. 5: K and both spreads of the momentum
 #   ./benchmark.sh momentum         Fig. 6: no momentum
-#   ./benchmark.sh choices          what the paper leaves open and a flag decides: a learned temperature, the
-#                                   momentum in the soft target, forces without rounding, HalfCheetah's
-#                                   spreads exchanged
-#   ./benchmark.sh published        SAC beside itself with the settings of Tianshou's published runs
-#   ./benchmark.sh quick            about two minutes: does every script work here?
+#   ./benchmark.sh choices          what the paper leaves open and a flag decides
+#   ./benchmark.sh published        SAC beside itself with settings of Tianshou's published runs
 #   ./benchmark.sh collect          copies what finished runs report into results/, one folder for each seed
 #   ./benchmark.sh speed [--rounds N] [--sb3]
 #                                   steps per second, all scripts but sac_lagrangian, into results/speed.csv;
@@ -18,16 +16,22 @@
 #   ./benchmark.sh speed --cuda     on a GPU, 1, 5 and 20 seeds at once, into results/speed_cuda.csv
 #
 #   --seeds N              seeds 1 to N (5); M-N: seeds M to N
-#   --envs "A B"           other tasks than the paper's; for safe HalfCheetah and Ant only, others need --cost
+#   --labels "A B"         some of the experiment's labels only
+#   --envs "A B"           other tasks than the paper's. For safe, all but HalfCheetah and Ant need --cost;
+#                          spreads-exchanged is for HalfCheetah only, explore-as-trained for Hopper and Ant
 #   --total-timesteps N    steps of each run (1000000)
-#   --workers N            runs at a time (one per core)
-#   --runs DIR             where runs are kept (runs/benchmark): DIR/<task>/<algorithm>/seed_<n>/
-#   --dry-run              prints the commands and runs nothing
-#   --slurm [OPTION...]    submits one job array instead; everything after it goes to sbatch
+#   --batch N              seeds that one process trains side by side (one; on a GPU all)
+#   --workers N            processes at a time (one per core; on a GPU one)
+#   --runs DIR             where runs are kept (runs/benchmark), as DIR/<task>/<label>/seed_<n>/<run>/, and
+#                          those of several seeds as DIR/<task>/<label>/seeds_<m>-<n>/<run>/seed_<n>/
+#   --dry-run              prints the commands and, by the last speed, the hours to expect; runs nothing
+#   --slurm [OPTION...]    submits one job array instead; everything after it goes to sbatch. If only its
+#                          nodes have GPUs: --batch 5 --slurm --gres=gpu:1 --cpus-per-task=6
 #
 # Started again, it skips what is finished, resumes what was interrupted and leaves alone what runs already.
-# Runs of one label are shared between experiments (sensitivity gives each value a label, Table I's too). A
-# run that fails does not stop the others; the end names it and its log.
+# A seed that is in a run stays there, whatever --batch says later: that run goes on with all its seeds, and
+# only seeds in no run make new batches. Experiments share the runs of a label. A run that fails does not stop
+# the others; the end names it and its log.
 set -euo pipefail
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")") # commands are relative to it: config.json keeps them
 called_from=$PWD
@@ -72,43 +76,51 @@ last_row() { # CSV file: the step of its last evaluation, 0 if there is none
     { [ -e "$1" ] && tail -n 1 "$1" | cut -d, -f1 | grep -aE '^[0-9]{1,15}$'; } || echo 0
 }
 
-steps_of() { # run
-    sed -n 's/.*"total_timesteps": \([0-9]*\).*/\1/p' "$1/config.json"
+steps_of() { # run: nothing if its config.json is not one of ours
+    sed -nE '/.*"total_timesteps": ([0-9]{1,15})\b.*/{s//\1/p;q}' "$1/config.json"
+}
+
+newest_run() { # folder: the last run in it, nothing if there is none
+    local configs=("$1"/*/config.json)
+    [ ! -e "${configs[-1]}" ] || echo "${configs[-1]%/*}"
 }
 
 # Has each seed an agent of that step or later, and rows up to there? Both, as a run that is resumed cuts its
 # eval.csv at its last checkpoint and leaves agents of later steps where they are.
 finished() { # folder of a run or of one of its seeds, steps
-    local seed seeds=("$1"/seed_*/)
-    [ -e "${seeds[0]}" ] || seeds=("$1")
-    for seed in "${seeds[@]}"; do
-        [ "$(last_agent "$seed")" -ge "$2" ] && [ "$(last_row "$seed/eval.csv")" -ge "$2" ] || return 1
+    local folder folders=("$1"/seed_*/)
+    [ -e "${folders[0]}" ] || folders=("$1")
+    for folder in "${folders[@]}"; do
+        [ "$(last_agent "$folder")" -ge "$2" ] && [ "$(last_row "$folder/eval.csv")" -ge "$2" ] || return 1
     done
 }
 
-# The command for a run's folder, in the array `command`; empty if the run is finished.
+# The command for a run's folder, in the array `command`, and its steps to go; empty if the run is finished.
 command_for() { # folder steps script [argument...]
     local folder=$1 steps=$2 script=$3 run stored
-    run=$(find -H "$folder" -mindepth 2 -maxdepth 2 -name config.json -printf '%h\n' 2>/dev/null) || true
-    run=$(sort <<<"$run" | tail -n 1)
-    command=("$python" "$script.py" "${@:4}" --total-timesteps "$steps" --runs-dir "$folder")
+    run=$(newest_run "$folder")
+    command=("$python" "$script.py" "${@:4}" --total-timesteps "$steps" --runs-dir "$folder") to_go=$steps
     [ -n "$run" ] || return 0
     if finished "$run" "$steps"; then
         command=()
         return 0
     fi
     stored=$(steps_of "$run")
-    command=("$python" "$script.py" --resume "$run" --total-timesteps $((stored > steps ? stored : steps)))
+    [ "${stored:-0}" -le "$steps" ] || steps=$stored
+    command=("$python" "$script.py" --resume "$run" --total-timesteps "$steps")
+    to_go=$((steps - $(last_agent "$run"/seed_*/)))
 }
 
-# Why a run's last attempt failed: the script's own line, the last of a traceback, or whatever came last.
+# Why a run's last attempt failed: the script's own line, the last of a traceback, or whatever came last. A
+# progress bar is none of these, and may stand in front of one.
 reason() { # log
-    awk '/^\$ / { own = error = "" }
+    tr '\r' '\n' <"$1" | LC_ALL=C awk '{ sub(/^.*[0-9]%\|[^]]*\]/, "") }
+        /^\$ / { own = error = last = "" }
         /^(sac_[a-z_]+\.py|benchmark\.sh): / { own = $0 }
         /^Traceback / { inside = 1; next }
         inside && /^[^ ]/ { error = $0; inside = 0 }
         NF { last = $0 }
-        END { print own ? own : error ? error : last }' "$1"
+        END { print own ? own : error ? error : last }'
 }
 
 if [ "${1:-}" = _run ]; then # one line of the list below; an exit status that lets xargs go on
@@ -140,6 +152,8 @@ if [ "${1:-}" = _run ]; then # one line of the list below; an exit status that l
     if [ $status = 0 ]; then
         say "finished: $name"
     else
+        # A run that is killed can say nothing itself.
+        [ $status != 137 ] || echo "benchmark.sh: killed, perhaps for want of memory" >>"$name/log.txt"
         echo $status >"$name/failed"
         say "failed with exit status $status: $name" >&2
         exit 1
@@ -175,13 +189,19 @@ if [ "$experiment" = speed ]; then
     exec "$python" speed.py "${words[@]}"
 fi
 
-seeds=1-5 envs="" steps=1000000 runs=$here/runs/benchmark dry_run="" slurm=""
-workers=$(env -u OMP_NUM_THREADS nproc)
+gpu="" # True or False once PyTorch was asked, which takes seconds
+on_gpu() {
+    local question='import torch; print(torch.cuda.is_available())'
+    [ -n "$gpu" ] || gpu=$("$python" -c "$question" 2>/dev/null) || gpu=False
+    [ "$gpu" = True ]
+}
+
+seeds=1-5 labels=() envs=() steps=1000000 batch="" workers="" runs=$here/runs/benchmark dry_run="" slurm=""
 while [ $# -gt 0 ]; do
     case $experiment:$1 in
     collect:--runs | collect:--dry-run) ;;
     collect:*) stop "collect knows --runs and --dry-run, not $1" ;;
-    quick:--seeds | quick:--total-timesteps) stop "quick has its own $1" ;;
+    quick:--seeds | quick:--total-timesteps | quick:--batch) stop "quick has its own $1" ;;
     esac
     case $1 in
     --seeds)
@@ -190,14 +210,16 @@ while [ $# -gt 0 ]; do
         [[ $2 = *-* ]] && seeds=$2 || seeds=1-$2
         shift 2
         ;;
-    --total-timesteps | --workers)
+    --total-timesteps | --batch | --workers)
         [[ ${2:-} =~ ^[1-9][0-9]{0,8}$ ]] ||
             stop "$1 must be a whole number from 1 to 999999999, not '${2:-}'"
         ;;&
-    --envs | --runs) [[ ${2:-} = *[![:space:]]* && $2 != -* ]] || stop "$1 needs a value" ;;&
+    --labels | --envs | --runs) [[ ${2:-} = *[![:space:]]* && $2 != -* ]] || stop "$1 needs a value" ;;&
     --total-timesteps) steps=$2 && shift 2 ;;
+    --batch) batch=$2 && shift 2 ;;
     --workers) workers=$2 && shift 2 ;;
-    --envs) envs=$2 && shift 2 ;;
+    --labels) read -ra labels <<<"${2//$'\n'/ }" && shift 2 ;;
+    --envs) read -ra envs <<<"${2//$'\n'/ }" && shift 2 ;;
     --runs) runs=$2 && shift 2 ;;
     --dry-run) dry_run=yes && shift ;;
     --slurm) slurm=yes && shift && break ;;
@@ -230,94 +252,113 @@ if [ "$experiment" = collect ]; then
     exit 0
 fi
 
-jobs=()
-job() { # algorithm's label, script, its arguments: a run for each task
-    local env tasks
-    read -ra tasks <<<"${envs//$'\n'/ }"
-    for env in "${tasks[@]}"; do
-        jobs+=("$runs/${env//[\/:]/-}/$1/seed_$seed $steps $2 --env-id $env --seed $seed ${*:3}")
-    done
-}
+[ -r experiments.csv ] || stop "experiments.csv, the table of the experiments, is not here"
+mapfile -t table <experiments.csv
+rows=() known="" # the experiment's: "label script flag..."
+for row in "${table[@]:1}"; do
+    IFS=, read -r label script flags figures _ <<<"$row"
+    [[ $experiment:$label != quick:$script ]] || figures=quick
+    [[ " $figures " = *" $experiment"[\ -]* ]] || continue # sensitivity has three figures
+    known+=" $label"
+    [[ ${#labels[@]} -gt 0 && " ${labels[*]} " != *" $label "* ]] || rows+=("$label $script $flags")
+done
+[[ $experiment != *[!a-z-]* && -n $known ]] ||
+    stop "no experiment '$experiment'; the experiments stand at the top of benchmark.sh"
+for label in "${labels[@]}"; do
+    [[ "$known " = *" $label "* ]] || stop "no label '$label' in $experiment, which has:$known"
+done
 
-mujoco="Hopper-v4 Walker2d-v4 HalfCheetah-v4 Ant-v4 Humanoid-v4"
 bullet="HumanoidBulletEnv-v0 HumanoidFlagrunBulletEnv-v0 HumanoidFlagrunHarderBulletEnv-v0"
-plan() { # every run of the experiment for one seed
-    case $experiment in
-    continuous)
-        envs=${envs:-$mujoco $bullet}
-        job sac_baseline sac_baseline
-        job sac_nf sac_nf
-        job sac_hpo_continuous sac_hpo_continuous
-        ;;
-    safe)
-        envs=${envs:-HalfCheetah-v4 Ant-v4}
-        job sac_lagrangian sac_lagrangian
-        job sac_hpo_safe sac_hpo_safe
-        ;;
-    ablation)
-        envs=${envs:-Ant-v4 HumanoidBulletEnv-v0}
-        job sac_baseline sac_baseline
-        job sac_hpo_continuous sac_hpo_continuous
-        job baseline-1 sac_hpo_continuous --explore conventional --train conventional
-        job baseline-2 sac_hpo_continuous --explore conventional --train gaussian
-        job baseline-3 sac_hpo_continuous --explore gaussian --train proposed
-        job drift sac_hpo_continuous --explore drift --train drift
-        job base-policy sac_hpo_continuous --explore gaussian --train gaussian
-        ;;
-    sensitivity) # the paper's text names Hopper only; the others are our choice
-        envs=${envs:-Hopper-v4 Walker2d-v4 Ant-v4}
-        for k in 1 2 3; do job leapfrog-steps-$k sac_hpo_continuous --leapfrog-steps $k; done
-        for std in 0.5 1.0 1.5; do
-            job momentum-std-explore-$std sac_hpo_continuous --momentum-std-explore $std
-        done
-        for std in 0.01 0.1 0.2; do
-            job momentum-std-train-$std sac_hpo_continuous --momentum-std-train $std
-        done
-        ;;
-    momentum) # the paper's text names no task; these are our choice
-        envs=${envs:-Hopper-v4 Walker2d-v4 Ant-v4}
-        job sac_hpo_continuous sac_hpo_continuous
-        job no-momentum sac_hpo_continuous --momentum-std-train 0 --momentum-std-explore 0
-        ;;
-    choices)
-        envs=${envs:-HalfCheetah-v4}
-        job sac_baseline sac_baseline
-        job sac_hpo_continuous sac_hpo_continuous
-        job autotune sac_hpo_continuous --autotune
-        job momentum-in-target sac_hpo_continuous --momentum-in-target
-        job float32 sac_hpo_continuous --bfloat16-force False
-        # Of HalfCheetah, whose are 1 and 0.5.
-        job spreads-exchanged sac_hpo_continuous --momentum-std-train 0.5 --momentum-std-explore 1
-        ;;
-    published)
-        envs=${envs:-HalfCheetah-v4}
-        job sac_baseline sac_baseline
-        job sac-tianshou sac_baseline --policy-lr 0.001 --q-lr 0.001 --learning-starts 10000
-        ;;
-    quick)
-        # A folder of its own, in which nothing is finished before.
-        envs=${envs:-HalfCheetah-v4} steps=1500 runs=$runs-quick/$(date +%Y%m%d-%H%M%S)
-        for script in sac_baseline sac_nf sac_hpo_continuous sac_lagrangian sac_hpo_safe; do
-            job $script $script --learning-starts 500 --eval-episodes 1
-        done
-        ;;
-    *) stop "no experiment '$experiment'; the experiments stand at the top of benchmark.sh" ;;
-    esac
-}
+case $experiment in
+continuous) tasks="Hopper-v4 Walker2d-v4 HalfCheetah-v4 Ant-v4 Humanoid-v4 $bullet" ;;
+safe) tasks="HalfCheetah-v4 Ant-v4" ;;
+ablation) tasks="Ant-v4 HumanoidBulletEnv-v0" ;;
+sensitivity* | momentum) tasks="Hopper-v4 Walker2d-v4 Ant-v4" ;; # our choice: the paper names Hopper at most
+*) tasks=HalfCheetah-v4 ;;
+esac
+[ ${#envs[@]} -gt 0 ] || read -ra envs <<<"$tasks"
+if [ "$experiment" = quick ]; then # in a folder of its own, in which nothing is finished before
+    seeds=1-1 steps=1500 runs=$runs-quick/$(date +%Y%m%d-%H%M%S)
+    # The last evaluation's steps per second are those of 750 steps with updates.
+    rows=("${rows[@]/%/ --learning-starts 500 --eval-frequency 750 --eval-episodes 1}")
+fi
+from=${seeds%-*} to=${seeds#*-}
+[ -n "$batch" ] || ! on_gpu || batch=$to
 
-case $experiment in quick) seeds=1-1 ;; esac
-# All algorithms of a seed before the next: an early end is worth reading.
-for seed in $(seq "${seeds%-*}" "${seeds#*-}"); do plan; done
+# By a label's folder and a seed, the seeds of the run that has it; by a folder, the last seed in `jobs`.
+declare -A run_of planned
+for config in "$runs"/*/*/seed*_*/*/config.json; do
+    [[ $config =~ ^(.*)/seeds?_([1-9][0-9]{0,8})(-([1-9][0-9]{0,8}))?/[^/]*/config.json$ ]] || continue
+    first=${BASH_REMATCH[2]} last=${BASH_REMATCH[4]:-${BASH_REMATCH[2]}}
+    for ((seed = first > from ? first : from; seed <= last && seed <= to; seed++)); do
+        run_of[${BASH_REMATCH[1]} $seed]="$first $last"
+    done
+done
+jobs=() # "folder steps script argument..."
+for seed in $(seq "$from" "$to"); do # all labels of a seed before the next: an early end is worth reading
+    for row in "${rows[@]}"; do
+        read -r label script flags <<<"$row"
+        for env in "${envs[@]}"; do
+            case $label:$env in # the flags are numbers of these tasks
+            spreads-exchanged:HalfCheetah-* | explore-as-trained:Hopper-* | explore-as-trained:Ant-*) ;;
+            spreads-exchanged:* | explore-as-trained:*) continue ;;
+            esac
+            folder=$runs/${env//[\/:]/-}/$label
+            [ "$seed" -gt "${planned[$folder]:-0}" ] || continue
+            read -r first last <<<"${run_of[$folder $seed]:-$seed $seed}"
+            while [[ -z ${run_of[$folder $seed]:-}${run_of[$folder $((last + 1))]:-} ]] &&
+                ((last < to && last - seed + 1 < ${batch:-1})); do
+                last=$((last + 1))
+            done
+            planned[$folder]=$last
+            [ "$first" = "$last" ] && folder+=/seed_$first || folder+=/seeds_$first-$last
+            env="--env-id $env --seed $first --num-seeds $((last - first + 1))"
+            jobs+=("$folder $steps $script $env $flags")
+        done
+    done
+done
+[ ${#jobs[@]} -gt 0 ] || stop "no runs: --help says to which tasks ${labels[*]} belongs"
 
 # --------------------------------------------------------------------------------------------------- run them
 
+# What runs take by the last `speed`: N seeds in one process as long as N processes or, on a GPU, as the next
+# number of seeds that was measured; on a task that was not measured as long as on the slowest.
+expected_hours() { # on stdin a line for each run: task,script,seeds,steps
+    local kind=core file=results/speed.csv columns=1-3,5 # task, script, threads, steps per second
+    ! on_gpu || kind=GPU file=results/speed_cuda.csv columns=1-4 # task, script, seeds, steps per second
+    LC_ALL=C awk -F, -v kind=$kind -v file=$file '
+        NR == FNR && (kind == "GPU" || $3 == 1) {
+            speed[$2, $3, $1] = $4
+            if (!(($2, $3) in slowest) || $4 < slowest[$2, $3]) slowest[$2, $3] = $4
+        }
+        NR == FNR { next }
+        {
+            if (kind == "core") { $4 *= $3; $3 = 1 }
+            while ($3 < 1000 && !(($2, $3) in slowest)) $3++
+            rate = ($2, $3, $1) in speed ? speed[$2, $3, $1] : slowest[$2, $3]
+            hours = rate ? $4 / rate / 3600 : 0
+            total += hours
+            unknown += !rate
+            line = $2 ": " (rate ? sprintf(hours < 10 ? "%.2g hours" : "%.0f hours", hours) : "unknown")
+            if (!count[line]++) lines[++n] = line
+        }
+        END {
+            for (i = 1; i <= n; i++) print "# " count[lines[i]] " x " lines[i]
+            printf "# in all %.1f %s-hours by %s", total, kind, file
+            print unknown ? ", and " unknown " unknown" : ""
+        }' <(cut -d, -f$columns $file 2>/dev/null || true; echo) -
+}
+
 if [ -n "$dry_run" ]; then
+    todo=""
     for line in "${jobs[@]}"; do
         read -ra words <<<"$line"
         command_for "${words[@]}"
-        [ ${#command[@]} -gt 0 ] && printf '%q ' "${command[@]}" || printf '# finished: %s' "${words[0]}"
-        echo
+        [ ${#command[@]} -gt 0 ] || { echo "# finished: ${words[0]}" && continue; }
+        printf '%q ' "${command[@]}" && echo
+        todo+="${words[4]},${words[2]},${words[8]},$to_go"$'\n'
     done
+    printf %s "$todo" | expected_hours
     exit 0
 fi
 
@@ -334,7 +375,8 @@ if [ -n "$slurm" ]; then # a job that Slurm kills and requeues resumes its run
     exit 0
 fi
 
-# shellcheck disable=SC2317  # the trap calls it
+[ -n "$workers" ] || ! on_gpu || workers=1
+# shellcheck disable=SC2317,SC2329  # the trap calls it
 interrupted() { # by Ctrl-C, by kill, by a terminal that was closed
     trap "" INT TERM HUP
     [ -z "${!:-}" ] || kill -TERM -- "-$!" 2>/dev/null || true # not started yet, or just ended
@@ -345,16 +387,23 @@ interrupted() { # by Ctrl-C, by kill, by a terminal that was closed
 }
 trap interrupted INT TERM HUP
 set -m # a process group of their own: Ctrl-C ends these runs and nothing else
-xargs -a "$list" -d '\n' -n 1 -P "$workers" ./benchmark.sh _run &
+xargs -a "$list" -d '\n' -n 1 -P "${workers:-$(env -u OMP_NUM_THREADS nproc)}" ./benchmark.sh _run &
 set +m
 status=0
 wait "$!" || status=1
 rm -f "$list"
 for line in "${jobs[@]}"; do
-    folder=${line%% *}
+    read -r folder _ script _ <<<"$line"
+    [ "$experiment" = quick ] && name=$script || name=$folder
+    log=$folder/log.txt
     if [ -e "$folder/failed" ]; then
-        log=$folder/log.txt
-        echo "failed with exit status $(cat "$folder/failed"): $log: $(reason "$log")" >&2
+        echo "$name: failed with exit status $(cat "$folder/failed"): $(reason "$log"); log: $log" >&2
+    elif [ "$experiment" = quick ]; then
+        run=$(newest_run "$folder")
+        finished "$run" "$steps" || { echo "$name: not finished; log: $log" >&2 && continue; }
+        LC_ALL=C awk -F, -v name="$name" 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
+            END { printf "%s: works, %d,%03d steps, return %.1f, %.0f steps/s\n", name, $1 / 1000, $1 % 1000,
+                $at["return_mean"], $at["steps_per_second"] }' "$run/seed_1/eval.csv"
     fi
 done
 exit $status

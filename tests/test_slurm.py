@@ -44,32 +44,18 @@ def test_array_with_a_killed_job(cluster, tmp_path, monkeypatch):
     stand_in.chmod(0o755)
     monkeypatch.setenv("PYTHON", str(stand_in))
     monkeypatch.setenv("CALLS", str(calls))
-    words = [
-        "momentum",
-        "--seeds",
-        "1",
-        "--envs",
-        "Slow-v0 A-v0",
-        "--total-timesteps",
-        "100",
-        "--runs",
-        str(runs),
-    ]
-    submitted = slurm(str(ROOT / "benchmark.sh"), *words, "--slurm", "--time=5", "--comment=extra words")
-    job = submitted.split()[-1]
+    words = ["momentum", "--seeds", "2", "--batch", "2", "--envs", "Slow-v0 A-v0", "--runs", str(runs)]
+    words += ["--total-timesteps", "100", "--slurm", "--time=5", "--comment=extra words"]
+    job = slurm(str(ROOT / "benchmark.sh"), *words).split()[-1]
 
     for task, algorithm in ("0", "sac_hpo_continuous"), ("2", "no-momentum"):
-        wait_for((runs / "Slow-v0" / algorithm / "seed_1" / "a__run" / "running").exists)
-        assert (
-            slurm("squeue", "--noheader", "--states=RUNNING", "--format=%K", f"--jobs={job}_{task}").strip()
-            == task
-        )
-        slurm(
-            "scontrol", "requeue", f"{job}_{task}"
-        )  # as a scheduler does that needs the node for something else
-    wait_for(
-        lambda: len(list(runs.glob("*/*/seed_1/a__run/agent_100.pt"))) == 4, seconds=300
-    )  # two minutes' pause
+        wait_for((runs / "Slow-v0" / algorithm / "seeds_1-2" / "a__run" / "running").exists)
+        queue = "squeue", "--noheader", "--states=RUNNING", "--format=%K", f"--jobs={job}_{task}"
+        assert slurm(*queue).strip() == task
+        # As a scheduler does that needs the node for something else.
+        slurm("scontrol", "requeue", f"{job}_{task}")
+    agents = "*/*/seeds_1-2/a__run/seed_[12]/agent_100.pt"
+    wait_for(lambda: len(list(runs.glob(agents))) == 8, seconds=300)  # two minutes' pause
     resumed = [call for call in calls.read_text().splitlines() if "--resume" in call]
     assert len(resumed) == 2 and all("Slow-v0" in call for call in resumed)
     assert len(calls.read_text().splitlines()) == 4 + 2
