@@ -92,8 +92,7 @@ class Args:
     momentum_in_target: bool = False  # the critics' soft target is charged Eq. (12)'s penalty less its mean
     explore: Operator = "proposed"  # what evolves actions when acting: Eq. (13), (9), momentum alone, nothing
     train: Operator = "proposed"  # what evolves actions in updates (Table II)
-    # what the leapfrog moves: u, where a = tanh(u), or the action itself, clamped where it is used
-    coordinates: Literal["pre-tanh", "action"] = "pre-tanh"
+    coordinates: Literal["pre-tanh", "action"] = "pre-tanh"  # what the leapfrog moves: u, or a = tanh(u)
 
     # machine
     cuda: bool = True  # use a GPU if there is one
@@ -340,16 +339,6 @@ class Agent(nn.Module):
         self.policy = HamiltonianPolicy(seeds, obs_dim, action_dim, args)
         self.policy.borrowed = self.q_target, self.log_alpha  # not its own weights
 
-    def weights_of(self, index: int) -> dict[str, Tensor]:
-        """A copy of one seed's weights, as an Agent(1, ...) has them."""
-        chunks = {name: value.chunk(self.seeds) for name, value in self.state_dict().items()}
-        return {name: chunk[index].cpu().clone() for name, chunk in chunks.items()}
-
-    def act(self, obs: np.ndarray) -> np.ndarray:
-        """Of an Agent(1, ...): the deterministic actions (B, A) at observations (B, O)."""
-        no_noise = torch.zeros(self.policy.draws_to_act, 1, len(obs), self.action_dim)
-        return self.policy.act(torch.from_numpy(obs).unsqueeze(0), no_noise)[0].numpy()
-
 
 # ----------------------------------------------------------------------------- algorithm: losses and update
 
@@ -380,8 +369,7 @@ def q_loss(q: Tensor, target: Tensor) -> tuple[Tensor, Logs]:
 def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: float) -> tuple[Tensor, Logs]:
     """Minus Eq. (12): alpha log_prob + (alpha beta_0 / 2) |rho_K|^2 - q, where q is of a_K. (S,)
 
-    beta_0 = 1 / std^2. Departure: log_prob has the tanh's term at a_K; the paper, and --coordinates action,
-    have log pi(a_0|s).
+    beta_0 = 1 / std^2. Departure: log_prob has the tanh's term at a_K; in the paper it is log pi(a_0|s).
     """
     penalty = torch.zeros_like(log_prob)
     if momentum_std > 0.0:  # without momentum, as in Fig. 6, beta_0 would be infinite: no penalty
@@ -684,8 +672,20 @@ def capture(function: Callable, changed: list[Tensor]) -> Callable:
 # ------------------------------------------------------------------------------------ plumbing: evaluation
 
 
+def weights_of(agent: Agent, index: int) -> dict[str, Tensor]:
+    """A copy of one seed's weights, as an Agent(1, ...) has them."""
+    chunks = {name: value.chunk(agent.seeds) for name, value in agent.state_dict().items()}
+    return {name: chunk[index].cpu().clone() for name, chunk in chunks.items()}
+
+
+def decide(agent: Agent, obs: np.ndarray) -> np.ndarray:
+    """What an Agent(1, ...) does: its deterministic actions (B, A) at observations (B, O)."""
+    no_noise = torch.zeros(agent.policy.draws_to_act, 1, len(obs), agent.action_dim)
+    return agent.policy.act(torch.from_numpy(obs).unsqueeze(0), no_noise)[0].numpy()
+
+
 def evaluate(weights: dict, args: Args, seed: int, step: int, folder: Path) -> dict[str, float]:
-    """Plays episodes with one seed's agent, by Agent.act, each in a new environment, all at the same time.
+    """Plays episodes with one seed's agent (see `decide`), each in a new environment, all at the same time.
 
     q_bias: what the critics promised at the first state minus the discounted return that followed, averaged.
     """
@@ -701,11 +701,11 @@ def evaluate(weights: dict, args: Args, seed: int, step: int, folder: Path) -> d
     reset_seeds = np.random.default_rng([seed, step]).integers(2**31, size=count).tolist()
     obs = np.stack([env.reset(seed=s)[0] for env, s in zip(envs, reset_seeds, strict=True)])  # (count, O)
     with torch.no_grad():
-        first = [torch.from_numpy(array).unsqueeze(0) for array in (obs, agent.act(obs))]
+        first = [torch.from_numpy(array).unsqueeze(0) for array in (obs, decide(agent, obs))]
         promised = agent.q(*first).amin(1)[0].numpy()
     (returns, discounted, lengths), playing = np.zeros((3, count)), list(range(count))
     while playing:
-        for i, action in zip(tuple(playing), agent.act(obs[playing]), strict=True):
+        for i, action in zip(tuple(playing), decide(agent, obs[playing]), strict=True):
             check_finite([*obs[i], *action], f"{title}: an observation or action")
             obs[i], reward, terminated, truncated, _ = envs[i].step(action)
             returns[i] += reward
@@ -797,7 +797,7 @@ def save_agents(agent: Agent, args: Args, task: Task, step: int, run: Path) -> N
     """agent_<step>.pt of each seed: what `load_agent` and --evaluate need."""
     for index in range(args.num_seeds):
         seed = args.seed + index
-        state = {"algorithm": ALGORITHM, "global_step": step, "agent": agent.weights_of(index)}
+        state = {"algorithm": ALGORITHM, "global_step": step, "agent": weights_of(agent, index)}
         state |= {"args": asdict(replace(args, seed=seed, num_seeds=1, resume=None)), "obs_dim": task.obs_dim}
         state |= {"action_low": torch.tensor(task.low), "action_high": torch.tensor(task.high)}
         write_whole(run / f"seed_{seed}" / f"agent_{step}.pt", partial(torch.save, state))
@@ -813,7 +813,7 @@ def load_agent(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
     low, high = state["action_low"].numpy(), state["action_high"].numpy()
     agent = Agent(1, state["obs_dim"], low.size, Args(**state["args"]))
     agent.load_state_dict(state["agent"])
-    return lambda obs: rescale(agent.act(np.array(obs, np.float32).reshape(1, -1)), low, high)
+    return lambda obs: rescale(decide(agent, np.array(obs, np.float32).reshape(1, -1)), low, high)
 
 
 def stored_args(run: str) -> Args:
@@ -1043,7 +1043,7 @@ def train(args: Args) -> Path:
                 speed = (global_step - clock_step) / (now - clock)
                 timing = {"seconds": round(now - began, 1), "steps_per_second": round(speed, 1)}
                 for index, seed in enumerate(seeds):
-                    evaluations.submit(seed, global_step, agent.weights_of(index), timing)
+                    evaluations.submit(seed, global_step, weights_of(agent, index), timing)
             evaluations.collect(wait=saving)
             if saving or (args.snapshot_frequency and global_step % args.snapshot_frequency == 0):
                 check([weight.detach().sum().item() for weight in agent.parameters()], "a weight")

@@ -91,8 +91,7 @@ class Args:
     leapfrog_hidden: Annotated[int | None, BY_TASK] = None  # hidden units of T_h and of sigma_h (h_n)
     leapfrog_state: bool = True  # T_h and sigma_h see the state too
     momentum_in_target: bool = False  # the critics' soft target is charged Eq. (12)'s penalty less its mean
-    # what the leapfrog moves: u, where a = tanh(u), or the action itself, clamped where it is used
-    coordinates: Literal["pre-tanh", "action"] = "pre-tanh"
+    coordinates: Literal["pre-tanh", "action"] = "pre-tanh"  # what the leapfrog moves: u, or a = tanh(u)
     max_leapfrog_steps: int = 10  # most leapfrog steps to act, in search of a safe action (K of Algorithm 3)
 
     # cost
@@ -414,19 +413,6 @@ class Agent(nn.Module):
         self.multiplier = Multiplier(seeds, args)
         self.policy.borrowed = self.q_target, self.q_cost_target, self.multiplier  # not its own weights
 
-    def weights_of(self, index: int) -> dict[str, Tensor]:
-        """A copy of one seed's weights, as an Agent(1, ...) has them."""
-        chunks = {name: value.chunk(self.seeds) for name, value in self.state_dict().items()}
-        return {name: chunk[index].cpu().clone() for name, chunk in chunks.items()}
-
-    def act(self, obs: np.ndarray, first_obs: np.ndarray, generator: Generator) -> tuple:
-        """Of an Agent(1, ...): Algorithm 3 from (mean, 0), at observations (B, O) of episodes that began at
-        first_obs (B, O), with later momentum by the generator: actions (B, A), and when accepted (B,)."""
-        noise = torch.randn(self.policy.draws_to_act, 1, len(obs), self.action_dim, generator=generator)
-        noise[:2] = 0.0
-        obs, first_obs = (torch.from_numpy(array).unsqueeze(0) for array in (obs, first_obs))
-        return tuple(x[0].numpy() for x in self.policy.act(obs, noise, first_obs))
-
 
 # ----------------------------------------------------------------------------- algorithm: losses and update
 
@@ -465,8 +451,7 @@ def cost_loss(q_cost: Tensor, next_q_cost: Tensor, cost, ends, gamma: float) -> 
 def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: float) -> tuple[Tensor, Logs]:
     """Minus Eq. (12): alpha log_prob + (alpha beta_0 / 2) |rho_K|^2 - q, where q is of a_K. (S,)
 
-    beta_0 = 1 / std^2. Departure: log_prob has the tanh's term at a_K; the paper, and --coordinates action,
-    have log pi(a_0|s).
+    beta_0 = 1 / std^2. Departure: log_prob has the tanh's term at a_K; in the paper it is log pi(a_0|s).
     """
     penalty = torch.zeros_like(log_prob)
     if momentum_std > 0.0:  # without momentum, as in Fig. 6, beta_0 would be infinite: no penalty
@@ -789,8 +774,23 @@ def capture(function: Callable, changed: list[Tensor]) -> Callable:
 # ------------------------------------------------------------------------------------ plumbing: evaluation
 
 
+def weights_of(agent: Agent, index: int) -> dict[str, Tensor]:
+    """A copy of one seed's weights, as an Agent(1, ...) has them."""
+    chunks = {name: value.chunk(agent.seeds) for name, value in agent.state_dict().items()}
+    return {name: chunk[index].cpu().clone() for name, chunk in chunks.items()}
+
+
+def decide(agent: Agent, obs: np.ndarray, first_obs: np.ndarray, generator: Generator) -> tuple:
+    """What an Agent(1, ...) does: Algorithm 3 from (mean, 0) at observations (B, O) of episodes that began at
+    first_obs (B, O), with later momentum by the generator: actions (B, A), and when accepted (B,)."""
+    noise = torch.randn(agent.policy.draws_to_act, 1, len(obs), agent.action_dim, generator=generator)
+    noise[:2] = 0.0
+    obs, first_obs = (torch.from_numpy(array).unsqueeze(0) for array in (obs, first_obs))
+    return tuple(x[0].numpy() for x in agent.policy.act(obs, noise, first_obs))
+
+
 def evaluate(weights: dict, args: Args, seed: int, step: int, folder: Path) -> dict[str, float]:
-    """Plays episodes with one seed's agent, by Agent.act, each in a new environment, all at the same time.
+    """Plays episodes with one seed's agent (see `decide`), each in a new environment, all at the same time.
 
     q_bias: what the critics promised at the first state minus the discounted return that followed, averaged.
     """
@@ -808,12 +808,12 @@ def evaluate(weights: dict, args: Args, seed: int, step: int, folder: Path) -> d
     first_obs, accepted_at = obs.copy(), []
     noise, again = (Generator().manual_seed(reset_seeds[0]) for _ in range(2))  # for Algorithm 3
     with torch.no_grad():
-        first = [torch.from_numpy(array).unsqueeze(0) for array in (obs, agent.act(obs, obs, again)[0])]
+        first = [torch.from_numpy(array).unsqueeze(0) for array in (obs, decide(agent, obs, obs, again)[0])]
         promised = agent.q(*first).amin(1)[0].numpy()
     (returns, discounted, lengths), playing = np.zeros((3, count)), list(range(count))
     costs, discounted_costs = np.zeros((2, count))
     while playing:
-        actions, accepted = agent.act(obs[playing], first_obs[playing], noise)
+        actions, accepted = decide(agent, obs[playing], first_obs[playing], noise)
         accepted_at.append(accepted)
         for i, action in zip(tuple(playing), actions, strict=True):
             check_finite([*obs[i], *action], f"{title}: an observation or action")
@@ -922,7 +922,7 @@ def save_agents(agent: Agent, args: Args, task: Task, step: int, run: Path) -> N
     """agent_<step>.pt of each seed: what `load_agent` and --evaluate need."""
     for index in range(args.num_seeds):
         seed = args.seed + index
-        state = {"algorithm": ALGORITHM, "global_step": step, "agent": agent.weights_of(index)}
+        state = {"algorithm": ALGORITHM, "global_step": step, "agent": weights_of(agent, index)}
         state |= {"args": asdict(replace(args, seed=seed, num_seeds=1, resume=None)), "obs_dim": task.obs_dim}
         state |= {"action_low": torch.tensor(task.low), "action_high": torch.tensor(task.high)}
         write_whole(run / f"seed_{seed}" / f"agent_{step}.pt", partial(torch.save, state))
@@ -943,7 +943,7 @@ def load_agent(path: str | Path) -> Callable[[np.ndarray, np.ndarray], np.ndarra
 
     def policy(obs: np.ndarray, first_obs: np.ndarray) -> np.ndarray:
         rows = (np.array(array, np.float32).reshape(1, -1) for array in (obs, first_obs))
-        return rescale(agent.act(*rows, generator)[0], low, high)
+        return rescale(decide(agent, *rows, generator)[0], low, high)
 
     return policy
 
@@ -1207,7 +1207,7 @@ def train(args: Args) -> Path:
                 speed = (global_step - clock_step) / (now - clock)
                 timing = {"seconds": round(now - began, 1), "steps_per_second": round(speed, 1)}
                 for index, seed in enumerate(seeds):
-                    evaluations.submit(seed, global_step, agent.weights_of(index), timing)
+                    evaluations.submit(seed, global_step, weights_of(agent, index), timing)
             evaluations.collect(wait=saving)
             if saving or (args.snapshot_frequency and global_step % args.snapshot_frequency == 0):
                 check([weight.detach().sum().item() for weight in agent.parameters()], "a weight")

@@ -5,6 +5,8 @@ import importlib
 import importlib.util
 import io
 import re
+import shlex
+import subprocess
 import textwrap
 import tokenize
 from collections import Counter
@@ -71,6 +73,21 @@ def test_commands_are_understood(script):
     assert own or script.ALGORITHM != "sac_hpo_continuous"
     for command in own:
         assert set(re.findall(r"--[a-z][a-z0-9-]*", command.partition(".py")[2])) <= flags(script), command
+
+
+def test_experiments_that_are_named_exist():
+    """Every call of benchmark.sh in any page, without running what it would run."""
+    text = "\n".join([README, *PAGES.values()])
+    calls = {
+        line.partition("#")[0].strip() for line in commands_of(text) if line.startswith("./benchmark.sh")
+    }
+    calls |= set(re.findall(r"`(\./benchmark\.sh [^`]+)`", text))
+    assert len(calls) > 15
+    for call in calls:
+        words = shlex.split(call.partition(" --slurm")[0])
+        if words[1] not in ("speed", "collect"):
+            done = subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, text=True)
+            assert done.returncode == 0, (call, done.stderr)
 
 
 def commands_of(text: str) -> list[str]:

@@ -13,6 +13,7 @@ from conftest import (
     random_batch,
     refused,
     weights,
+    weights_of,
 )
 from torch.autograd import gradcheck
 from torch.autograd.functional import jacobian
@@ -151,7 +152,7 @@ def test_centres_start_at_random_and_differ():
 def test_first_weights_of_a_seed_do_not_depend_on_its_neighbours(index):
     agent, _ = make_agent(sac_nf, seeds=3, seed=4, flows=2, fresh=True)
     alone, _ = make_agent(sac_nf, seeds=1, seed=4 + index, flows=2, fresh=True)
-    mine, expected = agent.weights_of(index), alone.state_dict()
+    mine, expected = weights_of(agent, index), alone.state_dict()
     assert {"policy.flows.1.centre", "policy.flows.1.log_alpha", "policy.flows.1.raw_s"} <= mine.keys()
     assert mine.keys() == expected.keys()
     assert all(torch.equal(mine[name], expected[name]) for name in mine)
@@ -163,7 +164,7 @@ def test_each_of_three_seeds_is_as_it_would_be_alone():
     batch, noise = random_batch(sac_nf, seeds=3), noise_for(agent, seeds=3)
     agents = [sac_nf.Agent(1, 3, 2, args).double() for _ in range(3)]
     for index, alone in enumerate(agents):
-        alone.load_state_dict(agent.weights_of(index))
+        alone.load_state_dict(weights_of(agent, index))
     outputs = agent.policy.sample(batch.obs, noise[:1])
     acted = agent.policy.act(batch.obs, noise[:1])
     optimizers = plain_optimizers(agent, policy=0.1, q=0.1, log_alpha=0.1)
@@ -179,7 +180,7 @@ def test_each_of_three_seeds_is_as_it_would_be_alone():
 
         before, optimizers = weights(alone), plain_optimizers(alone, policy=0.1, q=0.1, log_alpha=0.1)
         own_logs = [sac_nf.update(alone, optimizers, own_batch, own_noise, args) for _ in range(2)][-1]
-        for name, value in agent.weights_of(index).items():
+        for name, value in weights_of(agent, index).items():
             torch.testing.assert_close(value, alone.state_dict()[name], rtol=0, atol=1e-10)
             assert not torch.equal(value, before[name]), f"{name} has not moved"
         for name in logs:

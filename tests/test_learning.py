@@ -7,7 +7,7 @@ import envs
 import numpy as np
 import pytest
 import torch
-from conftest import SAFE, UNSAFE, agent_of, deterministic_action, make_agent, make_args, rows_of
+from conftest import SAFE, UNSAFE, agent_of, deterministic_action, make_agent, make_args, rows_of, weights_of
 from gymnasium.spaces import Box
 
 FAST = dict(batch_size=64, learning_starts=100, policy_lr=3e-3, q_lr=3e-3, tau=0.05, eval_episodes=1)
@@ -51,7 +51,7 @@ def best_action(agent):
 
 def trainable(agent):
     """Weights by name, without lambda and its counters."""
-    return {key: weight for key, weight in agent.weights_of(0).items() if not key.startswith("multiplier")}
+    return {key: weight for key, weight in weights_of(agent, 0).items() if not key.startswith("multiplier")}
 
 
 def test_value_of_one_step(unsafe, tmp_path):
@@ -220,7 +220,7 @@ def test_evaluation_row_against_episodes_played_one_by_one(script, tmp_path):
     agent, args = make_agent(script, 11, 3, dtype=torch.float32, **changes)
     with torch.no_grad():
         agent.q.layer3.bias.view(-1).copy_(torch.tensor([50.0, 30.0]))
-    row = script.evaluate(agent.weights_of(0), args, 5, 1234, tmp_path)
+    row = script.evaluate(weights_of(agent, 0), args, 5, 1234, tmp_path)
     returns, lengths, biases = [], [], []
     for seed in np.random.default_rng([5, 1234]).integers(2**31, size=10).tolist():
         env = script.make_env(args)

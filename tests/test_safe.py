@@ -22,6 +22,7 @@ from conftest import (
     rows_of,
     same,
     weights,
+    weights_of,
 )
 
 import sac_baseline
@@ -339,7 +340,7 @@ def test_three_seeds_at_once_are_each_alone(safe):
     together, args = make_agent(safe, seeds=3, fresh=True, **settings)
     alone = [make_agent(safe, seed=seed, fresh=True, **settings)[0] for seed in range(3)]
     for index, agent in enumerate(alone):
-        assert same(agent.state_dict(), together.weights_of(index))
+        assert same(agent.state_dict(), weights_of(together, index))
         agent.multiplier.value.copy_(lambdas[index : index + 1])
     together.multiplier.value.copy_(lambdas)
     optimizers = [safe.make_optimizers(agent, args) for agent in [together, *alone]]
@@ -360,7 +361,7 @@ def test_three_seeds_at_once_are_each_alone(safe):
         return agent.policy.act(obs[rows], noise[:, rows])
 
     for i, agent in enumerate(alone):
-        for name, value in together.weights_of(i).items():
+        for name, value in weights_of(together, i).items():
             torch.testing.assert_close(value, agent.state_dict()[name], rtol=0, atol=1e-10)
         torch.testing.assert_close(
             act(agent, slice(i, i + 1)), act(together, slice(3))[i : i + 1], rtol=0, atol=1e-10
@@ -542,9 +543,9 @@ def learned_action(module, agent):
     """The deterministic one at observation 0, from 0 to 3."""
     obs = np.zeros((1, 1), np.float32)
     if module is sac_hpo_safe:
-        action, _ = agent.act(obs, obs, torch.Generator().manual_seed(0))
+        action, _ = sac_hpo_safe.decide(agent, obs, obs, torch.Generator().manual_seed(0))
     else:
-        action = agent.act(obs)
+        action = module.decide(agent, obs)
     return 1.5 * (action.item() + 1.0)
 
 
@@ -635,7 +636,7 @@ def test_what_algorithm_3_did_is_in_the_evaluation(tmp_path, monkeypatch):
     agent, args = make_agent(sac_hpo_safe, 1, 1, dtype=torch.float32, **settings)
     answer = torch.tensor([[[-1.0], [-1.0], [1.0], [1.0]]]), torch.tensor([[1, 1, 5, 11]])
     monkeypatch.setattr(sac_hpo_safe.HamiltonianPolicy, "act", lambda *_: answer)
-    row = sac_hpo_safe.evaluate(agent.weights_of(0), args, 1, 0, tmp_path)
+    row = sac_hpo_safe.evaluate(weights_of(agent, 0), args, 1, 0, tmp_path)
     assert row["leapfrog_steps_mean"] == pytest.approx((1 + 1 + 5 + 10) / 4)
     assert (row["accepted_at_first"], row["never_accepted"], row["share_over_limit"]) == (0.5, 0.25, 0.5)
     assert row["cost_mean"] == row["j_c_mean"] == pytest.approx(1.5)
@@ -672,7 +673,7 @@ def test_noise_of_an_evaluation(tmp_path, monkeypatch):
     calls = recorded(monkeypatch)
     agent, args = make_agent(sac_hpo_safe, 2, 1, env_id="Marked-v0", dtype=torch.float32, eval_episodes=6)
     for step in (7, 7, 8):
-        sac_hpo_safe.evaluate(agent.weights_of(0), args, 1, step, tmp_path)
+        sac_hpo_safe.evaluate(weights_of(agent, 0), args, 1, step, tmp_path)
     count = len(calls) // 3
     first, again, other = ([noise for _, noise, _ in calls[i * count : i * count + 3]] for i in range(3))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))

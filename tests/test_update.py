@@ -9,7 +9,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import make_agent, make_args, noise_for, plain_optimizers, random, random_batch, same, weights
+from conftest import (
+    make_agent,
+    make_args,
+    noise_for,
+    plain_optimizers,
+    random,
+    random_batch,
+    same,
+    weights,
+    weights_of,
+)
 from test_math import HPO, hamiltonian, sample_by_hand, value
 
 CPU = torch.device("cpu")
@@ -294,7 +304,7 @@ def test_first_weights(script, seed):
     five, _ = make_agent(script, 11, 3, seeds=5, seed=seed - 2, **options)
     alone, _ = make_agent(script, 11, 3, seeds=1, seed=seed, **options)
     other, _ = make_agent(script, 11, 3, seeds=1, seed=3 if seed > 3 else 4, **options)
-    assert same(five.weights_of(2), alone.state_dict())
+    assert same(weights_of(five, 2), alone.state_dict())
     layers = {name: layer for name, layer in alone.named_modules() if isinstance(layer, script.Linear)}
     assert len(layers) >= 3 + 3 + 3
     for name, layer in layers.items():
