@@ -1,18 +1,18 @@
-"""Pictures and tables from runs, finished or not: the paper's Figs. 2 to 7, final scores, the README's parts.
+"""Pictures and tables from runs, finished or not: the paper's Figs. 2 to 7, final scores, the docs' parts.
 
-    python plot.py curves --figure continuous     # learning curves as in Fig. 2, of results/
-    python plot.py table --root runs              # final scores of your own runs
-    python plot.py policy runs/<run>              # Fig. 7, from agent_<step>.pt files of a SAC-HPO run
-    python plot.py readme                         # rewrites what README.md has from here, and results/*.png
+    python plot.py curves --root runs           # learning curves of your own runs
+    python plot.py table --figure continuous    # final scores of what is in results/, as in Fig. 2
+    python plot.py policy runs/<run>            # Fig. 7, from agent_<step>.pt files of a SAC-HPO run
+    python plot.py gap                          # how near to exp(Q / alpha) a policy comes if Q has two modes
+    python plot.py docs                         # rewrites what README.md and docs/ have from here
 
 A run is any folder, at any depth under --root, with a config.json and an eval.csv, or with an eval.csv in the
-folder seed_<n> of each seed. Its label, what a curve is called, is the folder above seed_<n> in the layout of
-benchmark.sh (<task>/<label>/seed_<n>/<run>, or without <run>), elsewhere the script's name.
+folder seed_<n> of each seed. Its label, what a curve is called, is its script's name and the settings
+in which runs of this script on the same task differ, as in "sac_nf, tau=0.01". A folder of benchmark.sh,
+<task>/<label>/, gives its own; experiments.csv has these labels, their order, their names and figures.
 """
 
-import csv
 import glob
-import importlib
 import json
 import os
 import re
@@ -21,73 +21,32 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, NamedTuple, NoReturn
+from typing import Annotated, Literal, NamedTuple, NoReturn
 
-import matplotlib
-
-matplotlib.use("Agg")  # files only: no screen is needed
-import matplotlib.colors
-import matplotlib.pyplot as plt
+os.environ["MPLBACKEND"] = "agg"  # files only: no screen is needed, and no notebook's backend
 import numpy as np
+import pandas as pd
 import tyro
-from scipy import stats
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-# Label -> how it is called, its colour (Okabe and Ito's, told apart by colour-blind readers) and, for print
-# without colours, its line style. In the order of legends and tables.
-LABELS = {
-    "sac_baseline": ("SAC", "#0072B2", "--"),
-    "sac_nf": ("SAC-NF", "#E69F00", "-."),
-    "sac_hpo_continuous": ("SAC-HPO", "#D55E00", "-"),
-    "sac_lagrangian": ("SAC-Lagrangian", "#0072B2", "--"),
-    "sac_hpo_safe": ("safe SAC-HPO", "#D55E00", "-"),
-    "baseline-1": ("Baseline-1: conventional leapfrog", "#009E73", ":"),
-    "baseline-2": ("Baseline-2: conventional to explore only", "#CC79A7", "-."),
-    "baseline-3": ("Baseline-3: proposed to train only", "#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
-    "drift": ("drift: momentum without force", "#555555", (0, (1, 3))),
-    "base-policy": ("base policy alone, without leapfrog", "#000000", "-"),
-    "explore-drift": ("base policy, momentum alone to explore", "#CC79A7", (0, (5, 2))),
-    "explore-as-trained": ("SAC-HPO, momentum of training to explore", "#009E73", (0, (3, 1, 1, 1))),
-    "no-momentum": ("SAC-HPO, no momentum", "#009E73", ":"),
-    "autotune": ("SAC-HPO, temperature learned", "#E69F00", "--"),
-    "momentum-in-target": ("SAC-HPO, momentum in the soft target", "#000000", (0, (5, 1, 1, 1, 1, 1))),
-    "float32": ("SAC-HPO, nothing rounded", "#009E73", ":"),
-    "spreads-exchanged": ("SAC-HPO, spreads of momentum exchanged", "#CC79A7", "-."),
-    "online-critic": ("SAC-HPO, critics instead of their targets", "#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
-    "action-coordinates": ("SAC-HPO, leapfrog on a, clipped", "#555555", (0, (1, 3))),
-    "sac-tianshou": ("SAC, Tianshou's settings", "#009E73", ":"),
-    "leapfrog-steps-1": ("K = 1", "#0072B2", "--"),
-    "leapfrog-steps-2": ("K = 2", "#D55E00", "-"),
-    "leapfrog-steps-3": ("K = 3", "#009E73", ":"),
-    "momentum-std-explore-0.5": ("exploration spread 0.5", "#0072B2", "--"),
-    "momentum-std-explore-1.0": ("exploration spread 1.0", "#D55E00", "-"),
-    "momentum-std-explore-1.5": ("exploration spread 1.5", "#009E73", ":"),
-    "momentum-std-train-0.01": ("training spread 0.01", "#0072B2", "--"),
-    "momentum-std-train-0.1": ("training spread 0.1", "#D55E00", "-"),
-    "momentum-std-train-0.2": ("training spread 0.2", "#009E73", ":"),
+HERE = Path(__file__).resolve().parent
+EXPERIMENTS = pd.read_csv(HERE / "experiments.csv", dtype=str, keep_default_na=False).set_index("label")
+NAMES, OF_LABEL = EXPERIMENTS["name"].to_dict(), EXPERIMENTS["figures"].str.split()
+FIGURES = {  # figure -> its labels, both in the order of the table
+    figure: [label for label in OF_LABEL.index if figure in OF_LABEL[label]]
+    for figure in OF_LABEL.explode().dropna().unique()
 }
-FIGURES = {
-    "continuous": ["sac_baseline", "sac_nf", "sac_hpo_continuous"],  # Fig. 2
-    "safe": ["sac_lagrangian", "sac_hpo_safe"],  # Fig. 3
-    "ablation": [  # Fig. 4, and controls of ours
-        *("sac_baseline", "sac_hpo_continuous", "baseline-1", "baseline-2", "baseline-3"),
-        *("drift", "base-policy", "explore-drift", "explore-as-trained"),
-    ],
-    "sensitivity-steps": [label for label in LABELS if label.startswith("leapfrog-steps-")],  # Fig. 5
-    "sensitivity-explore": [label for label in LABELS if label.startswith("momentum-std-explore-")],
-    "sensitivity-train": [label for label in LABELS if label.startswith("momentum-std-train-")],
-    "momentum": ["sac_hpo_continuous", "no-momentum"],  # Fig. 6
-    "choices": [  # not in the paper; the last two are of a script with a few lines changed: see the README
-        *("sac_baseline", "sac_hpo_continuous", "momentum-in-target", "autotune", "float32"),
-        *("spreads-exchanged", "online-critic", "action-coordinates"),
-    ],
-    "published": ["sac_baseline", "sac-tianshou"],  # nor this
-}
-# For labels that are not in the table, and those whose style another label of the same figure has already.
-OTHERS = [
-    (color, line)
-    for line in ("-", "--", "-.", ":")
-    for color in ("#000000", "#009E73", "#CC79A7", "#56B4E9", "#0072B2", "#E69F00", "#D55E00")
-]
+PUBLISHED = pd.read_csv(HERE / "results" / "published" / "sac.csv")  # means of published runs of SAC
+COLUMNS = {"return_mean": "return", "j_c_mean": "cost J_C", "training_cost": "cost of training so far"}
+# Okabe and Ito's colours, which colour-blind readers tell apart, with line styles for print without colours.
+FIXED = {"sac_baseline": ("#0072B2", "--"), "sac_hpo_continuous": ("#D55E00", "-")}  # in every figure
+COLORS = "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00"
+LINES = ":", "-.", (0, (5, 1, 1, 1)), "--", "-"
+LOOKS = [(color, LINES[(i + shift) % 5]) for shift in range(5) for i, color in enumerate(COLORS)]
 # Settings in which runs of one label may differ: they do not change what is learnt, or make a run longer.
 NOT_COMPARED = set(
     "seed num_seeds runs_dir total_timesteps torch_threads cuda eval_frequency checkpoint_frequency "
@@ -95,597 +54,611 @@ NOT_COMPARED = set(
 )
 
 
-def stop(message: str) -> NoReturn:
-    """Ends the program with one line on stderr and exit status 2."""
-    print(f"plot.py: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(2)
-
-
 def say(message: str) -> None:
-    """A remark, on stderr: what is on stdout can go into a file."""
-    print(message, file=sys.stderr)
+    """One line on stderr: what is on stdout can go into a file."""
+    print(f"plot.py: {' '.join(message.split())}", file=sys.stderr)
+
+
+def stop(message: str) -> NoReturn:
+    say(message)
+    raise SystemExit(2)
 
 
 # ------------------------------------------------------------------------------------------------------- runs
 
 
 class Run(NamedTuple):
-    env_id: str
+    task: str
     label: str
     seed: int
-    table: np.ndarray  # of eval.csv: one record per evaluation
-    config: dict
+    table: pd.DataFrame  # eval.csv: a row per evaluation, by global_step
+    args: dict
     folder: Path
+    placed: bool  # its label is that of a folder of benchmark.sh
 
 
 Groups = dict[tuple[str, str], list[Run]]  # (task, label) -> its runs, by seed
 
 
-def read_runs(root: Path) -> Groups:
-    """All runs under a folder that were evaluated at least once; exits with status 2 if there is none."""
-    groups, empty = defaultdict(dict), 0
-    root = root.absolute()  # a label may be the name of a folder above it
-    names = glob.glob("**/eval.csv", root_dir=root, recursive=True)  # follows links to other disks
-    for path in [root / name for name in sorted(names)]:
-        folder = top = path.parent
-        own = re.fullmatch(r"seed_(\d+)", folder.name)
-        if own and not (folder / "config.json").exists():
-            top = folder.parent  # a run with a folder for each of its seeds
+def read_run(path: Path, envs: tuple[str, ...]) -> Run | None:
+    """The run of an eval.csv; None if its task is not wanted or nothing has been evaluated yet."""
+    folder = top = path.parent
+    own = re.fullmatch(r"seed_(\d+)", folder.name)
+    if own and not (folder / "config.json").exists():
+        top = folder.parent  # a run with a folder for each of its seeds
+    config = json.loads((top / "config.json").read_text(encoding="utf-8"))
+    args, task = config["args"], config["args"]["env_id"]
+    if (envs and task not in envs) or path.read_text(encoding="utf-8").count("\n") < 2:
+        return None
+    table = pd.read_csv(path).set_index("global_step")
+    costs = ["j_c_mean", "training_cost", "lambda"] if "cost_limit" in args else []
+    for column in ["return_mean", *costs]:
+        if not np.isfinite(table[column].astype(float)).all():
+            raise ValueError(f"{column} is not a finite number in every row")
+    if not (np.diff(table.index.astype(float)) > 0).all():
+        raise ValueError("global_step does not rise")
+    below = [above.name for above in (top, *top.parents) if above.parent.name == re.sub("[/:]", "-", task)]
+    known = [name for name in below if name in EXPERIMENTS.index]
+    other = [name for name in below if name != top.name and not name.startswith("seed_")]
+    label = [*known, *other, config["algorithm"]][0]
+    seed = int(own[1]) if own else args["seed"]  # config.json has the first seed of the run
+    return Run(task, label, seed, table, args, folder, bool(known))
+
+
+def tell_apart(runs: list[Run]) -> list[Run]:
+    """Of one task and label: outside of benchmark.sh's folders, settings in which runs differ, from one
+    another or from experiments.csv, become part of the label."""
+
+    def differing(runs: list[Run], wanted: list[tuple[str, str]]) -> list[str]:
+        values = defaultdict(set)
+        for name, value in [*wanted, *(item for run in runs for item in run.args.items())]:
+            values[name.replace("-", "_")].add(str(value))
+        return sorted(name for name in values.keys() - NOT_COMPARED if len(values[name]) > 1)
+
+    label, placed = runs[0].label, [run for run in runs if run.placed]
+    if others := differing(placed, []):
+        where, names = f"{runs[0].task}, {label}", ", ".join(others)
+        say(f"{where}: its runs differ in {names} as well and are averaged all the same")
+    flags = re.findall(r"--(\S+) ([^-\s]\S*)", EXPERIMENTS["flags"].get(label, ""))
+    names = differing(runs, flags) if len(placed) < len(runs) else []
+    own = [", ".join([label, *(f"{name}={run.args.get(name, 'unset')}" for name in names)]) for run in runs]
+    return [run if run.placed else run._replace(label=new) for run, new in zip(runs, own, strict=True)]
+
+
+def read_runs(root: Path, envs: tuple[str, ...] = ()) -> Groups:
+    """All runs under a folder, on some tasks or on any, that were evaluated at least once. Says which cannot
+    be read; exits with status 2 if nothing is left, of any of the tasks."""
+    root, found, groups = root.absolute(), defaultdict(list), defaultdict(dict)
+    for name in sorted(glob.glob("**/eval.csv", root_dir=root, recursive=True)):  # follows links
         try:
-            config = json.loads((top / "config.json").read_text())
-            env_id, seed, label = config["args"]["env_id"], config["args"]["seed"], config["algorithm"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            stop(f"{folder} has an eval.csv without a config.json that can be read with it ({error!r})")
-        for above in (top, top.parent):
-            label = above.parent.name if re.fullmatch(r"seed_\d+", above.name) else label
-        seed = int(own[1]) if own else seed  # config.json has the first seed of the run
-        try:
-            if path.read_text().count("\n") < 2:
-                empty += 1
-                continue
-            table = np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
-            needed = ["global_step", "return_mean"]
-            if config["algorithm"] in FIGURES["safe"]:
-                needed += ["j_c_mean", "lambda", "training_cost"]
-            for column in needed:
-                if not np.isfinite(table[column]).all():
-                    raise ValueError(f"{column} is not a finite number in every row")
-            if (np.diff(table["global_step"]) <= 0).any():
-                raise ValueError("global_step does not rise")
-        except (OSError, ValueError) as error:
-            stop(f"{path} is damaged: {error}")
-        run, other = Run(env_id, label, seed, table, config, folder), groups[env_id, label].get(seed)
-        if other is not None:
-            # Of two that are equally long, the later name.
-            less, run = sorted([other, run], key=lambda r: r.table["global_step"][-1])
-            same = f"{less.folder} has the task, label and seed of {run.folder}"
-            say(f"{same}: the latter counts, being longer or later")
-        groups[env_id, label][seed] = run
-    for (env_id, label), of_seed in groups.items():
-        first, *others = [run.config["args"] for run in of_seed.values()]
-        differ = {k for other in others for k in first | other if first.get(k) != other.get(k)} - NOT_COMPARED
-        if differ:
-            names = ", ".join(sorted(differ))
-            say(f"{env_id}, {label}: its seeds differ in {names} as well and are averaged all the same")
-    if not groups:
-        stop(f"no runs under {root}" + (f" but {empty} that have not been evaluated yet" if empty else ""))
-    place = {label: i for i, label in enumerate(LABELS)}
-    known = sorted(groups, key=lambda key: (key[0], place.get(key[1], len(place)), key[1]))
-    return {key: [groups[key][seed] for seed in sorted(groups[key])] for key in known}
+            if run := read_run(root / name, envs):
+                found[run.task, run.label].append(run)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            say(f"left out: {root / name} or its config.json is damaged ({type(error).__name__}: {error})")
+    for run in (run for runs in found.values() for run in tell_apart(runs)):
+        of_seed = groups[run.task, run.label]
+        if other := of_seed.get(run.seed):
+            less, run = sorted([other, run], key=lambda r: r.table.index[-1])  # or the later name
+            say(f"{less.folder} is left out: of its task, label and seed, {run.folder} is longer or later")
+        of_seed[run.seed] = run
+    if missing := [task for task in envs if task not in [of for of, _ in groups]]:
+        stop(f"no evaluated runs of {', '.join(missing)} under {root}")
+    place = {label: i for i, label in enumerate(EXPERIMENTS.index)}
+    order = sorted(groups, key=lambda key: (key[0], place.get(key[1].split(", ")[0], len(place)), key[1]))
+    ordered = {key: [groups[key][seed] for seed in sorted(groups[key])] for key in order}
+    return ordered or stop(f"no evaluated runs under {root}")
 
 
-def pick(groups: Groups, labels: list[str], envs: list[str]) -> Groups:
-    """Those of the wanted labels and tasks; empty lists leave all. Every task must be there, and a label."""
-    kept = {key: runs for key, runs in groups.items() if not labels or key[1] in labels}
-    kept = {key: runs for key, runs in kept.items() if not envs or key[0] in envs}
-    if not kept or not set(envs) <= {env_id for env_id, _ in kept}:
-        found = ", ".join(f"{env_id} {label}" for env_id, label in groups)
-        wanted = f"{', '.join(labels) or 'any label'} on {', '.join(envs) or 'any task'}"
-        stop(f"no runs of {wanted}; there are: {found}")
-    for label in labels:
-        if not any(key[1] == label for key in kept):
-            say(f"no runs of {label} yet")
-    return kept
+def align(groups: Groups, last: int | None = None, together: bool = False) -> Groups:
+    """Runs at the steps, up to `last`, at which all seeds of a label were evaluated; says what that cuts. If
+    `together`, all labels of a task end at the last step that they share."""
+    aligned = {}
+    for (task, label), runs in groups.items():
+        peers = [run for key in groups if key[0] == task for run in groups[key]] if together else runs
+        steps, shared = (reduce(pd.Index.intersection, (r.table.index for r in of)) for of in (runs, peers))
+        if len(steps) and not together and len(steps) < max(len(run.table) for run in runs):
+            say(f"{task}, {label}: cut to the {len(steps)} evaluations, up to step {steps[-1]}, of all seeds")
+        steps = steps[steps <= min(shared.max(), last or np.inf)]  # none if nothing is shared: max() is nan
+        if len(steps):
+            aligned[task, label] = [run._replace(table=run.table.loc[steps]) for run in runs]
+        else:
+            say(f"left out: {task}, {label}: no step in common{f' up to {last}' if last else ''}")
+    return aligned or stop("no runs are left")
 
 
-def common_steps(runs: list[Run]) -> np.ndarray:
-    """Steps at which all seeds were evaluated; says so if some go on for longer."""
-    steps, name = runs[0].table["global_step"], f"{runs[0].env_id}, {runs[0].label}"
-    for run in runs[1:]:
-        steps = np.intersect1d(steps, run.table["global_step"])
-    ends = {int(run.table["global_step"][-1]) for run in runs}
-    if not steps.size:
-        stop(f"{name}: its seeds have no evaluation at the same step")
-    if len(ends) > 1:
-        say(f"{name}: seeds end at {sorted(ends)}; all are cut at step {int(steps[-1])}")
-    elif steps.size < max(run.table.size for run in runs):
-        say(f"{name}: {steps.size} evaluations are at the same step of all seeds; they count")
-    return steps
+def per_seed(runs: list[Run], column: str) -> pd.DataFrame:
+    """A column of aligned runs: a row per step, a column per seed."""
+    return pd.concat({run.seed: run.table[column].astype(float) for run in runs}, axis=1)
 
 
-def up_to(last: int | None, steps: np.ndarray, runs: list[Run]) -> np.ndarray:
-    """Steps up to `last`; all if it is None."""
-    if last is not None and last < steps[0]:
-        name = f"{runs[0].env_id}, {runs[0].label}"
-        stop(f"{name}: the first evaluation is at step {int(steps[0])}, after step {last}")
-    return steps if last is None else steps[steps <= last]
+# ------------------------------------------------------------------------------------------ curves and tables
 
 
-def values_at(runs: list[Run], steps: np.ndarray, column: str) -> np.ndarray:
-    """(seeds, steps)"""
-    return np.stack([run.table[column][np.isin(run.table["global_step"], steps)] for run in runs])
+def looks_of(labels: list[str]) -> dict[str, tuple]:
+    """Label -> colour and line style, no two alike."""
+    others = [label for label in dict.fromkeys(labels) if label not in FIXED]
+    looks = LOOKS if FIXED.keys() & set(labels) else [*FIXED.values(), *LOOKS]
+    if len(others) > len(looks):
+        stop(f"{len(others)} labels are more than one picture can tell apart: choose some with --labels")
+    return FIXED | dict(zip(others, looks, strict=False))
 
 
-def cut_to_compare(groups: Groups) -> Groups:
-    """Each task's runs up to the last step at which all of its labels and seeds were evaluated."""
-    ends = {}
-    for env_id, _ in groups:
-        steps = [run.table["global_step"] for key, runs in groups.items() if key[0] == env_id for run in runs]
-        shared = reduce(np.intersect1d, steps)
-        if not shared.size:
-            stop(f"{env_id}: its runs were never evaluated at the same step, so they cannot be compared")
-        ends[env_id] = shared[-1]
-
-    def cut(run: Run) -> Run:
-        return run._replace(table=run.table[run.table["global_step"] <= ends[run.env_id]])
-
-    return {key: [cut(run) for run in runs] for key, runs in groups.items()}
+def literally(text: str) -> str:
+    """For Matplotlib, which takes $ for mathematics and leaves out of legends what begins with _."""
+    return re.sub("^_", "\N{ZERO WIDTH SPACE}_", text.replace("$", r"\$"))
 
 
-def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Exponential moving average along the last axis; `window` evaluations weigh as 2 / (window + 1) does."""
-    smoothed, weight = np.array(values, float), 2.0 / (window + 1.0)
-    for i in range(1, values.shape[-1]):
-        smoothed[..., i] = (1.0 - weight) * smoothed[..., i - 1] + weight * values[..., i]
+def draw_published(axis: Axes, task: str, last: float) -> None:
+    """Published means of SAC on the task, plus and minus a standard deviation over seeds, up to a step."""
+    rows = PUBLISHED[(PUBLISHED["task"] == task) & (PUBLISHED["global_step"] <= last)]
+    for source, row in rows.groupby("source"):
+        x, mean, std = row["global_step"] / 1000, row["return_mean"], row["return_std_over_seeds"]
+        name = f"published SAC (n = {row['seeds'].iloc[0]}): {source}"
+        axis.fill_between(x, mean - std, mean + std, color="#999999", alpha=0.3, linewidth=0, label=name)
+        axis.plot(x, mean, color="#999999", linewidth=0.8, zorder=1)
+
+
+def draw_panel(axis: Axes, column: str, by_label: dict[str, list[Run]], window: int, looks: dict) -> bool:
+    """Mean over seeds and a standard deviation; returns whether it is smoothed, with dots at the ends."""
+    shortest = min(len(runs[0].table) for runs in by_label.values())
+    smoothed = window > 1 and column != "training_cost" and shortest >= 10
+    for label, runs in by_label.items():
+        raw, n, (color, line) = per_seed(runs, column), len(runs), looks[label]
+        curves = raw.ewm(span=window if smoothed else 1, adjust=False).mean()
+        x, mean, std = raw.index / 1000, curves.mean(axis=1), curves.std(axis=1)
+        name = literally(f"{NAMES.get(label, label)} ({'one seed' if n == 1 else f'n = {n}'})")
+        axis.plot(x, mean, color=color, linestyle=line, linewidth=0.9 if n == 1 else 1.8, label=name)
+        if n > 1:
+            low = mean - std if column == "return_mean" else (mean - std).clip(lower=0)  # no cost is below
+            band = {"facecolor": (color, 0.12), "edgecolor": (color, 0.6), "linestyle": line}
+            axis.fill_between(x, low, mean + std, linewidth=0.6, **band)
+        if smoothed:
+            end = [mean.iloc[-1], raw.iloc[-1].mean()]
+            axis.plot(2 * [x[-1]], end, "-o", markevery=[1], color=color, linewidth=0.6, clip_on=False)
+    if column == "j_c_mean":
+        for limit in {run.args["cost_limit"] for runs in by_label.values() for run in runs}:
+            axis.axhline(limit, color="#555555", linewidth=0.9, label=f"limit {limit:g}")
+    average = f", exponential\naverage over {window} evaluations" if smoothed else ""
+    axis.set_ylabel(COLUMNS[column] + average, fontsize=8)
+    axis.set_xlabel("thousand environment steps", fontsize=8)
+    axis.tick_params(labelsize=8)
+    axis.grid(alpha=0.25)
     return smoothed
 
 
-def name_of(label: str) -> str:
-    return LABELS[label][0] if label in LABELS else label
-
-
-def styles(labels: list[str]) -> dict[str, tuple]:
-    """Label -> colour and line style; no two labels of a figure look the same."""
-    chosen, spare = {}, iter(OTHERS)
-    own = {label: LABELS[label][1:] for label in labels if label in LABELS}
-    for label in labels:
-        look = own.get(label)
-        while look is None or look in chosen.values() or (label not in own and look in own.values()):
-            look = next(spare)
-        chosen[label] = look
-    return chosen
-
-
-# ----------------------------------------------------------------------------------------------------- curves
-
-
-def draw_curves(groups: Groups, window: int, until: int | None = None) -> plt.Figure:
-    """One column of panels per task: return and, where there are costs, the cost that the limit is about."""
-    envs = list(dict.fromkeys(env_id for env_id, _ in groups))
-    safe = any("j_c_mean" in run.table.dtype.names for runs in groups.values() for run in runs)
-    columns = ["return_mean", *(["j_c_mean", "training_cost"] if safe else [])]
-    names = {"return_mean": "return", "j_c_mean": "cost J_C", "training_cost": "cost of training so far"}
-    smoothed = f", moving average of {window}" if window > 1 else ""
-    across = len(envs) if safe else min(len(envs), 4)
-    down = len(columns) if safe else -(-len(envs) // 4)
-    labels = list(dict.fromkeys(label for _, label in groups))
-    looks, many = styles(labels), len(labels) > 3  # the legend of many stands below its panel
-    width, height = (6.0 if across == 1 else 4.2) if many else 3.6, 3.2 + 0.16 * len(labels) if many else 2.7
-    size = 1.0 + width * across, 0.6 + height * down
-    figure, axes = plt.subplots(down, across, figsize=size, squeeze=False)
-    for (env_id, label), runs in groups.items():
-        name, (color, line) = f"{name_of(label)} (n={len(runs)})", looks[label]
-        steps = up_to(until, common_steps(runs), runs)
+def draw_curves(groups: Groups, window: int) -> Figure:
+    """A panel per task, four in a row, and below it, where there are costs, two for them; then its legend."""
+    tasks = {task: {label: groups[of, label] for of, label in groups if of == task} for task, _ in groups}
+    columns = [c for c in COLUMNS if any(c in runs[0].table for runs in groups.values())]
+    looks = looks_of([label for _, label in groups])
+    across, blocks, tall = min(len(tasks), 4), -(-len(tasks) // 4), max(map(len, tasks.values())) + 1
+    size = 3.8 * across + 1.7 * (across == 1), blocks * (2.5 * len(columns) + 0.16 * tall) + 0.4
+    figure, dots = Figure(figsize=size, layout="constrained"), False
+    axes = figure.subplots(blocks * len(columns), across, squeeze=False)
+    for i, (task, by_label) in enumerate(tasks.items()):
+        entries, lowest = {}, None
         for row, column in enumerate(columns):
-            if column not in runs[0].table.dtype.names:
-                continue
-            place = envs.index(env_id)
-            axis = axes[row, place] if safe else axes[place // 4, place % 4]
-            raw = values_at(runs, steps, column)
-            values = raw if column == "training_cost" else smooth(raw, window)
-            mean, std = values.mean(0), values.std(0, ddof=1) if len(runs) > 1 else None
-            axis.plot(steps / 1000.0, mean, color=color, linestyle=line, linewidth=1.8, label=name)
-            if std is not None:
-                band = {"facecolor": (color, 0.12), "edgecolor": (color, 0.6), "linestyle": line}
-                axis.fill_between(steps / 1000.0, mean - std, mean + std, linewidth=0.6, **band)
-            if column != "training_cost" and window > 1:  # an average lags: the dot is the table's number
-                dot = {"color": color, "marker": "o", "markersize": 5, "clip_on": False}
-                axis.plot(steps[-1] / 1000.0, raw[:, -1].mean(), **dot)
-            if column == "j_c_mean" and not any(drawn.get_label() == "limit" for drawn in axis.lines):
-                limit = runs[0].config["args"]["cost_limit"]
-                axis.axhline(limit, color="#555555", linewidth=0.9, label="limit")
-            axis.set_title(env_id if row == 0 or not safe else "", fontsize=10)
-            axis.set_xlabel("thousand environment steps", fontsize=9)
-            axis.set_ylabel(names[column] + (smoothed if column != "training_cost" else ""), fontsize=9)
-            axis.tick_params(labelsize=8)
-            axis.grid(alpha=0.25)
+            if having := {label: runs for label, runs in by_label.items() if column in runs[0].table}:
+                lowest = axes[i // 4 * len(columns) + row, i % 4]
+                dots |= draw_panel(lowest, column, having, window, looks)
+                if row == 0:
+                    lowest.set_title(literally(task), fontsize=10)
+                    if len(columns) == 1:  # with a limit to costs, returns do not compare
+                        draw_published(lowest, task, max(runs[0].table.index[-1] for runs in having.values()))
+                entries |= dict(zip(*lowest.get_legend_handles_labels()[::-1], strict=True))
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22)}
+        lowest.legend(entries.values(), entries, fontsize=7, frameon=False, handlelength=3.5, **below)
     for axis in axes.flat:
-        if axis.lines:
-            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2 if across == 1 else 1}
-            axis.legend(fontsize=7, frameon=False, **(below if many else {}))
-        else:
-            axis.set_visible(False)
-    figure.tight_layout()
+        axis.set_visible(bool(axis.lines))
+    notes = {}
+    if any(len(runs) > 1 for runs in groups.values()):
+        notes["band: ± one standard deviation over seeds"] = Patch(facecolor="#dddddd", edgecolor="#777777")
+    if dots:
+        dot = Line2D([], [], color="#777777", marker="o", linestyle="")
+        notes["dot: the last evaluation alone, as in the table"] = dot
+    if notes:
+        figure.legend(notes.values(), notes, loc="outside lower center", fontsize=7, frameon=False, ncols=2)
     return figure
 
 
-def check_ending(path: Path) -> None:
-    if path.suffix not in (".png", ".pdf", ".svg"):
-        stop(f"--out must end in .png, .pdf or .svg, not be {path}")
-
-
-def save(figure: plt.Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=130, metadata={"Software": None} if path.suffix == ".png" else None)
     except OSError as error:
         stop(f"{path} cannot be written ({error})")
-    plt.close(figure)
     print(path)
 
 
-def labels_of(figure: str, labels: tuple[str, ...]) -> list[str]:
-    """Those of a figure, or those given; none means all."""
-    if figure not in ("", *FIGURES):
-        stop(f"--figure must be one of {', '.join(FIGURES)}, not {figure}")
-    if figure and labels:
-        stop("--figure chooses the labels: give either --figure or --labels")
-    return FIGURES.get(figure, list(labels))
+@dataclass
+class Selection:
+    figure: str = ""  # a figure's labels, by experiments.csv: continuous, safe, ablation ...; else --labels
+    root: Path = Path("results")  # folder under which runs are looked for
+    labels: tuple[str, ...] = ()  # labels to show, each with all of its settings; else all
+    envs: tuple[str, ...] = ()  # tasks to show; else all
+    until: int | None = None  # last environment step that counts
+
+    def runs(self) -> Groups:
+        if self.figure not in ("", *FIGURES):
+            stop(f"--figure must be one of {', '.join(FIGURES)}, not {self.figure}")
+        if self.figure and self.labels:
+            stop("--figure chooses the labels: give either --figure or --labels")
+        groups, labels = read_runs(self.root, self.envs), FIGURES.get(self.figure, self.labels)
+        names = {key: {key[1], key[1].split(", ")[0]} for key in groups}  # with settings and without
+        if missing := [label for label in labels if label not in set().union(*names.values())]:
+            say(f"no runs yet of {', '.join(missing)}")
+        kept = {key: runs for key, runs in groups.items() if not labels or names[key] & set(labels)}
+        there = "; ".join(dict.fromkeys(label for _, label in groups))
+        return align(kept, self.until) if kept else stop(f"no runs of these labels; there are: {there}")
 
 
 @dataclass
-class Curves:
-    """Learning curves: mean over seeds and one standard deviation, one panel per task."""
+class Curves(Selection):
+    """Learning curves: mean over seeds and one standard deviation, a panel per task.
 
-    figure: str = ""
-    """which figure's algorithms, as in benchmark.sh: continuous, safe, ablation ...; else --labels or all"""
-    root: Path = Path("results")
-    """folder under which runs are looked for"""
-    labels: tuple[str, ...] = ()
-    """algorithms to show, by label"""
-    envs: tuple[str, ...] = ()
-    """tasks to show"""
-    window: int = 5
-    """evaluations of the exponential moving average, 5 as in the paper; 1: none"""
-    until: int | None = None
-    """last environment step to show"""
-    out: Path = Path("curves.png")
-    """file to write; its ending chooses the format (png, pdf, svg)"""
+    Published curves of SAC on the same task stand behind in grey."""
+
+    window: int = 5  # evaluations of the exponential average, if there are ten or more; 1: none
+    out: Path = Path("curves.png")  # file to write; its ending chooses the format (png, pdf, svg)
 
     def __call__(self) -> None:
-        labels = labels_of(self.figure, self.labels)
-        check_ending(self.out)
         if self.window < 1:
             stop(f"--window must be 1 or more, not {self.window}")
-        groups = pick(read_runs(self.root), labels, list(self.envs))
-        save(draw_curves(groups, self.window, self.until), self.out)
+        save(draw_curves(self.runs(), self.window), self.out)
 
 
-# ------------------------------------------------------------------------------------------------------ table
+def interquartile_mean(scores: np.ndarray) -> np.ndarray:
+    """Mean along the last axis without the lowest and the highest quarter, each rounded down."""
+    cut, n = scores.shape[-1] // 4, scores.shape[-1]
+    return np.sort(scores)[..., cut : n - cut].mean(-1)
 
 
-def interquartile_mean(scores: np.ndarray, axis: int = -1) -> np.ndarray:
-    return stats.trim_mean(scores, 0.25, axis=axis)
-
-
-def interval(scores: np.ndarray) -> tuple[float, float]:
+def interval(scores: np.ndarray) -> np.ndarray:
     """95 % percentile bootstrap interval of the inter-quartile mean, seeds drawn anew within the task."""
-    result = stats.bootstrap((scores,), interquartile_mean, method="percentile", n_resamples=10_000, rng=0)
-    return result.confidence_interval.low, result.confidence_interval.high
+    drawn = np.random.default_rng(0).choice(scores, (10_000, len(scores)))
+    return np.percentile(interquartile_mean(drawn), [2.5, 97.5])
 
 
-def probability_of_improvement(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Share of pairs of seeds in which ours scores higher; a tie counts half."""
-    return float((np.sign(ours[:, None] - theirs[None, :]) * 0.5 + 0.5).mean())
+def number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 99.5 else f"{value:.1f}"
 
 
-def final_scores(groups: Groups, step: int | None = None) -> dict[tuple[str, str], tuple]:
-    """(task, label) -> step of the last evaluation of all seeds (up to `step`), their returns there, runs."""
-    scores = {}
-    for key, runs in groups.items():
-        steps = up_to(step, common_steps(runs), runs)
-        scores[key] = int(steps[-1]), values_at(runs, steps[-1:], "return_mean")[:, 0], runs
-    return scores
+def markdown(rows: list[dict[str, str | None]]) -> str:
+    """A table of rows, each column -> cell; a column without any cell is left out."""
+    table = pd.DataFrame(rows, dtype=object).dropna(axis=1, how="all").fillna("–")
+    lines = [list(table.columns), ["---"] * table.shape[1], *table.values.tolist()]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
 
 
-def table_lines(groups: Groups, step: int | None = None) -> list[str]:
-    """A Markdown table of the last evaluations: final scores, not best ones."""
-    scores = final_scores(groups, step)
-    for env_id in dict.fromkeys(env_id for env_id, _ in scores):
-        ends = sorted({last for key, (last, _, _) in scores.items() if key[0] == env_id})
-        if len(ends) > 1:
-            say(f"{env_id}: scores of steps {ends} do not compare; --step {ends[0]} takes all at the same")
-    costs = {key for key, (_, _, runs) in scores.items() if "j_c_mean" in runs[0].table.dtype.names}
-    compared = any(label == "sac_baseline" for _, label in scores)
-    head = ["task", "algorithm", "step", "n", "return, mean ± std", "inter-quartile mean [95 % interval]"]
-    head += ["J_C (limit)", "λ", "cost of training"] if costs else []
-    head += ["P(better than SAC)"] if compared else []
-    biased = any("q_bias" in runs[0].table.dtype.names for _, _, runs in scores.values())
-    head += ["Q bias"] if biased else []
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for (env_id, label), (last, values, runs) in scores.items():
-        n = len(values)
-        spread = f" ± {values.std(ddof=1):,.0f}" if n > 1 else ""
-        low_high = "[{:,.0f}, {:,.0f}]".format(*interval(values)) if n > 1 else "(one seed)"
-        row = [env_id, name_of(label), f"{last:,}", str(n), f"{values.mean():,.0f}{spread}"]
-        row += [f"{interquartile_mean(values):,.0f} {low_high}"]
-        if costs and (env_id, label) not in costs:
-            row += ["–"] * 3
-        elif costs:
-            step_of = np.array([last])
-            names, limit = ("j_c_mean", "lambda", "training_cost"), runs[0].config["args"]["cost_limit"]
-            j_c, multiplier, cost = (values_at(runs, step_of, column).mean() for column in names)
-            row += [f"{j_c:.1f} ({limit:.0f})", f"{multiplier:.2f}", f"{cost:,.0f}"]
-        if compared:
-            sac = scores.get((env_id, "sac_baseline"))
-            beside = label != "sac_baseline" and (env_id, label) not in costs and sac is not None
-            beside = beside and sac[0] == last and min(n, len(sac[1])) > 1  # one seed has no distribution
-            row += [f"{probability_of_improvement(values, sac[1]):.2f}" if beside else "–"]
-        if biased:
-            known = all("q_bias" in run.table.dtype.names for run in runs)
-            row += [f"{values_at(runs, np.array([last]), 'q_bias').mean():+,.0f}" if known else "–"]
-        lines.append("| " + " | ".join(row) + " |")
-    return lines
+def table_of(groups: Groups) -> str:
+    """A Markdown table of the last evaluations of aligned runs: final scores, not best ones."""
+    scores = {key: per_seed(runs, "return_mean").iloc[-1].to_numpy() for key, runs in groups.items()}
+    ends, rows = {key: int(runs[0].table.index[-1]) for key, runs in groups.items()}, []
+    for task in dict.fromkeys(task for task, _ in groups):
+        if len(steps := sorted({end for key, end in ends.items() if key[0] == task})) > 1:
+            say(f"{task}: scores of steps {steps} do not compare; --until {steps[0]} takes all at the same")
+    for (task, label), runs in groups.items():
+        score, sac, n = scores[task, label], (task, "sac_baseline"), len(runs)
+        last = pd.DataFrame([run.table.iloc[-1] for run in runs]).mean()  # of each column, over seeds
+        row = {
+            "task": task,
+            "algorithm": NAMES.get(label, label),
+            "step": f"{ends[task, label]:,}",
+            "n": str(n),
+        }
+        spread = f" ± {number(score.std(ddof=1))}" if n > 1 else " (one seed)"
+        row["return, mean ± std over seeds"] = number(score.mean()) + spread
+        if n >= 5:  # of fewer, an interval promises more than it holds
+            low, high = map(number, interval(score))
+            range_ = f"{number(interquartile_mean(score))} [{low}, {high}]"
+        else:
+            range_ = f"{number(score.min())} to {number(score.max())}" if n > 1 else None
+        row["inter-quartile mean [95 % interval], or range of seeds"] = range_
+        limit = runs[0].args.get("cost_limit")
+        row["J_C (limit)"] = None if limit is None else f"{last['j_c_mean']:.1f} ({limit:g})"
+        row["λ"] = None if limit is None else f"{last['lambda']:.2f}"
+        row["cost of training"] = None if limit is None else f"{last['training_cost']:,.0f}"
+        row["P(better than SAC)"] = None
+        compared = label != sac[1] and limit is None and ends.get(sac) == ends[task, label]
+        if compared and min(n, len(scores[sac])) > 1:  # one seed has no distribution
+            pairs = np.sign(score[:, None] - scores[sac]) * 0.5 + 0.5  # a tie counts half
+            row["P(better than SAC)"] = f"{pairs.mean():.2f}"
+        biased = all("q_bias" in run.table for run in runs)
+        rows.append(row | {"Q bias": f"{last['q_bias']:+,.0f}" if biased else None})
+    return markdown(rows)
 
 
 @dataclass
-class Table:
-    """Final scores as a Markdown table: of each seed its last evaluation, of ten episodes, never its best."""
+class Table(Selection):
+    """Final scores as a Markdown table: of each seed its last evaluation, of ten episodes, never its best.
 
-    figure: str = ""
-    """which figure's algorithms, as in benchmark.sh: continuous, safe, ablation ...; else --labels or all"""
-    root: Path = Path("results")
-    """folder under which runs are looked for"""
-    labels: tuple[str, ...] = ()
-    """algorithms to show, by label"""
-    envs: tuple[str, ...] = ()
-    """tasks to show"""
-    step: int | None = None
-    """take the last evaluation up to this step"""
+    From five seeds on, an inter-quartile mean has a bootstrap interval; below, the range of seeds."""
 
     def __call__(self) -> None:
-        labels = labels_of(self.figure, self.labels)
-        print("\n".join(table_lines(pick(read_runs(self.root), labels, list(self.envs)), self.step)))
+        print(table_of(self.runs()))
 
 
-# ----------------------------------------------------------------------------------------------------- policy
+# --------------------------------------------------------------------------------------------- policy and gap
 
 
 def numbered(folder: Path, pattern: str) -> dict[int, Path]:
-    """Number -> what is in the folder under a name with that number."""
+    """Number -> what is in the folder under a name with that number, in their order."""
     found = [(re.fullmatch(pattern, path.name), path) for path in folder.glob("*")]
-    return {int(match[1]): path for match, path in found if match}
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 
 def read_agent(path: Path) -> tuple:
-    """The agent of an agent_<step>.pt file, its arguments, the script it is of, its training step."""
-    import torch
+    """The agent of an agent_<step>.pt file and its arguments."""
+    import sac_hpo_continuous as script
 
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        algorithm = state["algorithm"]
-    except Exception as error:  # a damaged or foreign file raises half a dozen kinds
-        stop(f"{path} is no agent file ({(str(error).splitlines() or [repr(error)])[0]})")
-    if algorithm != "sac_hpo_continuous":
-        stop(f"{path} is an agent of {algorithm}.py; Fig. 7 needs one of sac_hpo_continuous.py")
-    script = importlib.import_module(algorithm)
-    try:
-        args = script.Args(**state["args"])
-        agent = script.Agent(1, state["obs_dim"], state["action_low"].numel(), args)
-        agent.load_state_dict(state["agent"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        stop(f"{path} does not fit this version of {algorithm}.py ({error})")
-    return agent, args, script, state["global_step"]
+    def make(state: dict) -> None:
+        if state["algorithm"] != script.ALGORITHM:
+            raise ValueError(f"it is of {state['algorithm']}.py")
+        state["args"] = script.Args(**state["args"])
+        state["made"] = script.Agent(1, state["obs_dim"], state["action_low"].numel(), state["args"])
+        state["made"].load_state_dict(state["agent"])
+
+    state = script.load(path, make)
+    return state["made"], state["args"]
 
 
 def state_of(path: Path, steps: int) -> np.ndarray:
     """Where an agent's deterministic policy is after `steps` steps of an episode, or before the end of it."""
-    agent, args, script, _ = read_agent(path)
+    import sac_hpo_continuous as script
+
+    agent, args = read_agent(path)
     env = script.make_env(args)
-    obs, _ = env.reset(seed=args.seed)
+    obs, over = env.reset(seed=args.seed)[0], False
     for _ in range(steps):
-        after, _, terminated, truncated, _ = env.step(agent.act(obs[None])[0])
-        if terminated or truncated:
+        after, _, *over, _ = env.step(script.decide(agent, obs[None])[0])
+        if any(over):
             break
         obs = after
     env.close()
     return obs
 
 
-def sample_policy(path: Path, obs: np.ndarray, samples: int, dims: tuple[int, int]) -> dict:
-    """Actions of base policy and Hamiltonian policy at the state `obs`, and Q over two of their dimensions.
+def sample_policy(path: Path, obs: np.ndarray, samples: int, dims: tuple[int, int]) -> tuple:
+    """At one state: actions of the base policy, evolved and `drifted`, and Q of each; then Q on a grid.
 
-    Evolved actions start from the very u_0 of the base policy's; `drifted` are those again with the same
-    momentum but no force. The other dimensions of the action are held at tanh(mean) under the contour.
-    """
+    Evolved actions start from the very u_0 of the base policy's; drifted ones are those again with the same
+    momentum but no force. On the grid over `dims` the action's other dimensions are held at tanh(mean)."""
     import torch
 
-    agent, args, _, step = read_agent(path)
-    if max(dims) >= agent.action_dim or min(dims) < 0:
-        stop(f"--dims must be two of the action's dimensions, 0 to {agent.action_dim - 1}, not {dims}")
-    generator = torch.Generator().manual_seed(args.seed)
+    agent, args = read_agent(path)
+    if len(set(dims)) < 2 or not set(dims) <= set(range(agent.action_dim)):
+        stop(f"--dims must be two dimensions of the action, which has {agent.action_dim}, not {dims}")
+    generator, actions, q_of = torch.Generator().manual_seed(args.seed), {}, {}
     with torch.no_grad():
         many = torch.from_numpy(obs).expand(1, samples, -1)
         xi, zeta = torch.randn(2, 1, samples, agent.action_dim, generator=generator)
         u, rho = agent.policy(many, xi)[0], args.momentum_std_explore * zeta
-        actions, q_of = {}, {}
         for name, operator in ("base", "gaussian"), ("drifted", "drift"), ("evolved", args.explore):
             action = agent.policy.to_action(agent.policy.evolve(many, u, rho, operator)[0])
             actions[name], q_of[name] = action[0].numpy(), agent.q_target(many, action).amin(1)[0].numpy()
-        axis = torch.linspace(-0.999, 0.999, 61)
-        x, y = torch.meshgrid(axis, axis, indexing="xy")
-        mean = agent.policy(many[:, :1], torch.zeros(1, 1, agent.action_dim))[0]
-        grid = torch.tanh(mean).repeat(1, x.numel(), 1)
+        x, y = torch.meshgrid(*2 * [torch.linspace(-0.999, 0.999, 61)], indexing="xy")
+        grid = torch.tanh(agent.policy(many[:, :1], 0 * xi[:, :1])[0]).repeat(1, x.numel(), 1)
         grid[..., dims[0]], grid[..., dims[1]] = x.flatten(), y.flatten()
         q = agent.q_target(many[:, :1].expand(-1, x.numel(), -1), grid).amin(1).view_as(x)
-    return {
-        "env_id": args.env_id,
-        "step": step,
-        "axis": axis.numpy(),
-        "q": q.numpy(),
-        "base": actions["base"][:, list(dims)],
-        "evolved": actions["evolved"][:, list(dims)],
-        "q_of": q_of,
-    }
-
-
-def draw_policy(panels: list[dict], dims: tuple[int, int]) -> plt.Figure:
-    figure, axes = plt.subplots(1, len(panels), figsize=(1.0 + 4.2 * len(panels), 4.2), squeeze=False)
-    pale = matplotlib.colors.LinearSegmentedColormap.from_list("pale", ["#8c8c8c", "#ffffff"])
-    for axis, panel in zip(axes[0], panels, strict=True):
-        contour = axis.contourf(panel["axis"], panel["axis"], panel["q"], levels=20, cmap=pale)
-        figure.colorbar(contour, ax=axis, label="Q").ax.tick_params(labelsize=8)
-        looks = {"base": ("base policy", "#0072B2", "o", 0.0), "evolved": ("evolved", "#D55E00", "x", 0.5)}
-        for key, (name, color, marker, width) in looks.items():
-            look = {"color": color, "marker": marker, "linewidths": width, "s": 7, "alpha": 0.7}
-            axis.scatter(*panel[key].T, label=f"{name}, mean Q {panel['q_of'][key].mean():.1f}", **look)
-        axis.set(xlim=(-1, 1), ylim=(-1, 1), xlabel=f"action {dims[0]}", ylabel=f"action {dims[1]}")
-        axis.set_title(f"{panel['env_id']}, step {panel['step']:,}", fontsize=10)
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
-        axis.legend(fontsize=7, frameon=False, markerscale=2.0, **place)
-    figure.tight_layout()
-    return figure
+    return actions, q_of, (x.numpy(), y.numpy(), q.numpy())
 
 
 @dataclass
 class Policy:
-    """Fig. 7: 1,000 actions of base policy and Hamiltonian policy in one state, over the contour of Q.
+    """Fig. 7: actions of base policy (dots) and Hamiltonian policy (circles) in one state, over Q.
 
     Prints how much higher Q is after the leapfrog than at the same actions before, and what the same momentum
-    without any force does: means and standard errors over the actions.
-    """
+    without any force does: means and, in parentheses, standard errors over the actions."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """folder of a run of sac_hpo_continuous.py, whose first seed is shown, or seed_<n> in it"""
-    at: tuple[int, ...] = ()
-    """training steps to show, of agent_<step>.pt files; else the first of those, a middle one and the last"""
-    dims: tuple[int, int] = (0, 1)
-    """dimensions of the action to show"""
-    state_after: int = 50
-    """steps of an episode of the last agent shown after which the state is taken"""
-    samples: int = 1_000
-    """actions of each policy"""
-    out: Path = Path("policy.png")
-    """file to write; its ending chooses the format"""
+    run: Annotated[Path, tyro.conf.Positional]  # folder of a run of SAC-HPO (first seed), or seed_<n> in it
+    at: tuple[int, ...] = ()  # steps of agent_<step>.pt files; else the first, a middle one and the last
+    dims: tuple[int, int] = (0, 1)  # dimensions of the action to show
+    state_after: int = 50  # steps of an episode of the last agent shown after which the state is taken
+    samples: int = 1_000  # actions of each policy
+    out: Path = Path("policy.png")  # file to write; its ending chooses the format (png, pdf, svg)
 
     def __call__(self) -> None:
-        check_ending(self.out)
         if self.samples < 2:
             stop(f"--samples must be 2 or more, not {self.samples}")
-        seeds = numbered(self.run, r"seed_(\d+)")
-        folder = seeds[min(seeds)] if seeds else self.run
+        folder = next(iter(numbered(self.run, r"seed_(\d+)").values()), self.run)
         files = numbered(folder, r"agent_(\d+)\.pt")
         if not files:
             stop(f"{folder} has no agent_<step>.pt; a run writes one at each checkpoint and at its end")
-        there = sorted(files)
+        there = list(files)
         at = self.at or sorted({there[0], there[len(there) // 2], there[-1]})
-        for step in at:
-            if step not in files:
-                stop(f"--at {step}: {folder} has agents of steps {', '.join(map(str, there))}")
+        if missing := set(at) - set(there):
+            stop(f"--at {min(missing)}: {folder} has agents of steps {', '.join(map(str, there))}")
         obs = state_of(files[max(at)], self.state_after)
-        panels = [sample_policy(files[step], obs, self.samples, self.dims) for step in at]
-        for panel in panels:
-            q = panel["q_of"]
-            changes = [(q[name] - q["base"]) for name in ("evolved", "drifted")]
+        figure = Figure(figsize=(4.6 * len(at), 4.6), layout="constrained")
+        pale = LinearSegmentedColormap.from_list("pale", ["#a0a0a0", "#ffffff"])
+        dots = {"color": "#0072B2", "s": 7, "linewidths": 0}
+        circles = {"facecolors": "none", "edgecolors": "#D55E00", "s": 22, "linewidths": 0.6}
+        for step, axis in zip(at, figure.subplots(1, len(at), squeeze=False)[0], strict=True):
+            actions, q_of, contour = sample_policy(files[step], obs, self.samples, self.dims)
+            changes = q_of["evolved"] - q_of["base"], q_of["drifted"] - q_of["base"]
             whole, noise = (f"{c.mean():+.2f} ({c.std(ddof=1) / self.samples**0.5:.2f})" for c in changes)
-            print(f"step {panel['step']}: Q {q['base'].mean():.2f}, leapfrog {whole}, momentum alone {noise}")
-        save(draw_policy(panels, self.dims), self.out)
+            print(f"step {step}: Q {q_of['base'].mean():.2f}, leapfrog {whole}, momentum alone {noise}")
+            figure.colorbar(axis.contourf(*contour, levels=20, cmap=pale), ax=axis, label="Q")
+            for key, name, look in ("base", "base policy", dots), ("evolved", "evolved", circles):
+                name = f"{name}: mean Q {q_of[key].mean():.2f}"
+                axis.scatter(*actions[key][:, self.dims].T, label=name, **look)
+            axis.set(xlabel=f"action {self.dims[0]}", ylabel=f"action {self.dims[1]}", title=f"step {step:,}")
+            axis.set(xlim=(-1, 1), ylim=(-1, 1))
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
+            axis.legend(fontsize=8, frameon=False, markerscale=1.5, **below)
+        save(figure, self.out)
 
 
-# ----------------------------------------------------------------------------------------------------- readme
+EDGES = np.linspace(-1.0, 1.0, 201)  # of the bins in which actions are counted
 
 
-def speed_lines(path: Path) -> list[str]:
-    """The Markdown table of what `./benchmark.sh speed` measured."""
-    with open(path) as file:
-        rows = list(csv.DictReader(file))
-    head = ["task", "system", "threads", "steps/s, median (lowest to highest)", "times SB3"]
-    head += ["share of the limit", "GiB, full buffer", "s to first update"]
-    names = "times_sb3", "share_of_limit", "gibibytes", "seconds_to_first_update"
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for row in rows:
-        cells = [row["task"], LABELS.get(row["system"], (row["system"],))[0], row["threads"]]
-        cells += [f"{row['steps_per_second']} ({row['lowest']} to {row['highest']})"]
-        cells += [row[name] or "–" for name in names]
-        lines.append("| " + " | ".join(cells) + " |")
-    rounds = dict.fromkeys(f"{row['rounds']} rounds on {row['threads']} thread(s)" for row in rows)
-    rate, machine = (rows[0][name] for name in ("matrix_gflop_per_second", "machine"))
-    products = f"{rate} GFLOP/s in float32 products of 256 × 256 matrices on one thread"
-    return [*lines, "", f"{', '.join(rounds)}; {machine}; {products}."]
+class TwoModes:
+    """Q(a) = -(4 a^2 - 1)^2 / 2, with equal modes at a = +-1/2, in the place of the target critics."""
+
+    def min_at(self, obs=None, rounded: bool = False):
+        return self
+
+    def __call__(self, action) -> tuple:
+        """Q and its gradient, both constants to autograd, as those of Critics.min_at are."""
+        a = action.detach()
+        return -0.5 * ((4 * a**2 - 1) ** 2).sum(-1), -8 * a * (4 * a**2 - 1)
 
 
-def gpu_speed_lines(path: Path) -> list[str]:
-    """The Markdown table of what `./benchmark.sh speed --cuda` measured, a column per number of seeds."""
-    with open(path) as file:
-        rows = list(csv.DictReader(file))
-    seeds = sorted({int(row["seeds"]) for row in rows})
-    lines = [
-        "| task | system | " + " | ".join(f"S = {n}" for n in seeds) + " |",
-        "| --- " * (2 + len(seeds)) + "|",
-    ]
-    for task, system in dict.fromkeys((row["task"], row["system"]) for row in rows):
-        cells = [task, LABELS[system][0]]
-        for n in seeds:
-            row = [r for r in rows if (r["task"], r["system"], r["seeds"]) == (task, system, str(n))]
-            cells.append(f"{int(row[0]['agent_steps_per_second']):,}" if row else "–")
-        lines.append("| " + " | ".join(cells) + " |")
-    machines = dict.fromkeys(f"{row['gpu']}; {row['machine']}" for row in rows)
-    return [*lines, "", f"{' and '.join(machines)}."]
+def train_chain(settings: "Gap", row: str, operator: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """Trains S policies on TwoModes by the script's own loss. Returns the bins' shares (S, bins) of actions
+    in updates and of those that explore, and the bins' shares under exp(Q / alpha) / Z."""
+    import torch
 
+    import sac_hpo_continuous as script
 
-def generate(root: Path, link: str) -> tuple[dict[str, str], dict[str, plt.Figure]]:
-    """The README's generated parts by name, and the pictures by file name, from the runs under `root`, which
-    the README calls `link`."""
-    groups, parts, figures = read_runs(root), {}, {}
-    for name, labels in FIGURES.items():
-        chosen = {key: runs for key, runs in groups.items() if key[1] in labels}
-        if name in ("ablation", "momentum", "choices", "published"):  # tasks on which more than Fig. 2's ran
-            own = {env_id for env_id, label in chosen if label not in FIGURES["continuous"]}
-            chosen = {key: runs for key, runs in chosen.items() if key[0] in own}
-        if not chosen:
-            continue
-        chosen = cut_to_compare(chosen)
-        figures[f"{name}.png"] = draw_curves(chosen, window=5)
-        parts[name] = f"![learning curves]({link}/{name}.png)\n\n" + "\n".join(table_lines(chosen))
-    if (root / "speed.csv").exists():
-        parts["speed"] = "\n".join(speed_lines(root / "speed.csv"))
-    if (root / "speed_cuda.csv").exists():
-        parts["speed-cuda"] = "\n".join(gpu_speed_lines(root / "speed_cuda.csv"))
-    return parts, figures
+    torch.set_num_threads(1)  # the same numbers everywhere
+    args = script.Args(f"{row}-v4", train=operator, explore=operator, coordinates=settings.coordinates)
+    args, seeds = script.resolve(args), range(settings.seed, settings.seed + settings.num_seeds)
+    agent, q_at = script.Agent(len(seeds), 1, 1, args), TwoModes()
+    generators, _ = script.make_generators(seeds, torch.device("cpu"))
+    script.draw_weights(agent, generators)
+    agent.policy.borrowed = q_at, agent.log_alpha
+    optimizer, alpha = script.make_optimizers(agent, args)["policy"], torch.tensor(args.alpha)
 
+    def sample(chain, count: int):
+        noise = torch.stack([torch.randn(2, count, 1, generator=g) for g in generators], dim=1)
+        return chain(torch.ones(len(seeds), count, 1), noise)
 
-def fill(text: str, parts: dict[str, str]) -> str:
-    """Puts each part between its two marks, <!-- generated: name --> and <!-- end -->."""
-
-    def replace(match: re.Match) -> str:
-        return f"{match[1]}\n{parts.get(match[2], '(no runs yet)')}\n{match[3]}"
-
-    return re.sub(r"(<!-- generated: (\S+) -->).*?(<!-- end -->)", replace, text, flags=re.DOTALL)
+    for _ in range(settings.updates):
+        action, log_prob, rho, _ = sample(agent.policy.sample_with_momentum, args.batch_size)
+        q = script.attach(*q_at(action), action)
+        script.descend(optimizer, script.policy_loss(q, log_prob, rho, alpha, args.momentum_std_train)[0])
+    with torch.no_grad():
+        both = sample(agent.policy.sample_with_momentum, 200_000)[0], sample(agent.policy.act, 200_000)
+    inside = torch.from_numpy(np.linspace(EDGES[:-1], EDGES[1:], 21))  # (21, bins)
+    target = (q_at(inside.unsqueeze(-1))[0] / args.alpha).exp().mean(0).numpy()
+    shares = [np.array([np.histogram(a, EDGES)[0] / a.numel() for a in actions]) for actions in both]
+    return shares, target / target.sum()
 
 
 @dataclass
-class Readme:
-    """Rewrites the generated tables and pictures of the README from the committed results."""
+class Gap:
+    """The paper's core claim in its smallest form: one state, an action of one dimension, a Q with two modes.
 
-    root: Path = Path("results")
-    """folder of the results"""
-    readme: Path = Path("README.md")
-    """file whose generated parts are rewritten"""
+    Trains the Gaussian, the proposed and the conventional leapfrog in rows of Table I, for about two minutes.
+    Prints the KL divergence of their actions to exp(Q / alpha) / Z, in updates and exploring: median over
+    seeds, lowest and highest; draws the densities of the median's seed over exp(Q / alpha) / Z."""
+
+    rows: tuple[str, ...] = ("HalfCheetah", "Hopper", "Walker2d")  # rows of Table I
+    coordinates: Literal["pre-tanh", "action"] = "pre-tanh"  # as of sac_hpo_continuous.py
+    seed: int = 1  # first seed
+    num_seeds: int = 5  # seeds of each
+    updates: int = 1_500  # updates of each policy
+    out: Path = Path("results/gap.png")  # file to write, and a .csv beside it; its ending chooses the format
 
     def __call__(self) -> None:
-        if not self.readme.is_file():
-            stop(f"--readme must be a file, not {self.readme}")
-        parts, figures = generate(self.root, Path(os.path.relpath(self.root, self.readme.parent)).as_posix())
-        text = self.readme.read_text()
-        for name in parts:
-            if f"<!-- generated: {name} -->" not in text:
-                lines = f"a line <!-- generated: {name} --> and an end"
-                stop(f"--readme {self.readme} has no place for {name}: {lines}")
+        figure = Figure(figsize=(3.6 * len(self.rows), 6.0), layout="constrained")
+        axes, found = figure.subplots(2, len(self.rows), squeeze=False, sharey=True), []
+        x, width = (EDGES[:-1] + EDGES[1:]) / 2, EDGES[1] - EDGES[0]
+        looks = {"gaussian": FIXED["sac_baseline"], "proposed": FIXED["sac_hpo_continuous"]}
+        for row, column in zip(self.rows, axes.T, strict=True):
+            for operator, (color, line) in (looks | {"conventional": LOOKS[0]}).items():
+                both, target = train_chain(self, row, operator)
+                for chain, axis, shares in zip(("in updates", "exploring"), column, both, strict=True):
+                    kl = (shares * np.log(np.maximum(shares, 1e-300) / target)).sum(-1)  # a share of 0 adds 0
+                    middle = np.argsort(kl)[len(kl) // 2]
+                    if operator == "gaussian":
+                        axis.fill_between(x, target / width, color="#cccccc", label="exp(Q / α) / Z")
+                        axis.set_title(f"{row}'s row, {chain}", fontsize=10)
+                    name = f"{operator}: KL {kl[middle]:.2f}"
+                    axis.plot(x, shares[middle] / width, color=color, linestyle=line, label=name)
+                    result = {"row": row, "policy": operator, "actions": chain, "seeds": len(kl)}
+                    result |= {"KL median": kl[middle], "lowest": min(kl), "highest": max(kl)}
+                    found.append(result | {"updates": self.updates, "coordinates": self.coordinates})
+                    spread = "KL {KL median:.2f} ({lowest:.2f} to {highest:.2f})".format(**result)
+                    print(f"{row}, {operator}, {chain}: {spread}", flush=True)
+        for axis in axes.flat:
+            axis.set(xlabel="action", ylabel="density", xlim=(-1, 1), ylim=(0, 6))
+            axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+        pd.DataFrame(found).round(3).to_csv(self.out.with_suffix(".csv"), index=False)
+        save(figure, self.out)
+
+
+# ------------------------------------------------------------------------------------------------------- docs
+
+
+def csv_table(path: Path) -> str:
+    """A CSV file in Markdown; what is the same in all of its rows stands below."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns=lambda c: c.replace("_", " "))
+    table = table.replace({"system": NAMES})
+    same = [c for c in table if len(table) > 1 and table[c].nunique() == 1]
+    below = "; ".join(f"{c}: {table[c].iloc[0]}" for c in same)
+    return markdown(table.drop(columns=same).replace("", None).to_dict("records")) + f"\n\n{below}"
+
+
+def generate(root: Path) -> tuple[dict[str, str], dict[str, Figure]]:
+    """The generated parts by name, with {root} for where a file has `root`, and the pictures by file name."""
+    groups, parts, figures = read_runs(root), {}, {}
+    for name, labels in FIGURES.items():
+        # Other figures than Fig. 2 have the tasks on which something ran that is not in Fig. 2 too.
+        own = [label for label in labels if name == "continuous" or label not in FIGURES["continuous"]]
+        tasks = {task for task, label in groups if label in own}
+        if chosen := {key: groups[key] for key in groups if key[0] in tasks and key[1] in labels}:
+            chosen = align(chosen, together=True)
+            figures[f"{name}.png"] = draw_curves(chosen, window=5)
+            parts[f"picture-{name}"] = f"![learning curves: {name}]({{root}}/{name}.png)"
+            parts[name] = parts[f"picture-{name}"] + "\n\n" + table_of(chosen)
+    for name in "gap", "speed", "speed-cuda":
+        if (path := root / f"{name.replace('-', '_')}.csv").exists():
+            parts[name] = csv_table(path)
+    if "gap" in parts:
+        parts["picture-gap"] = "![densities of actions over exp(Q / α) / Z]({root}/gap.png)"
+        parts["gap"] = parts["picture-gap"] + "\n\n" + parts["gap"]
+    return parts, figures
+
+
+PLACE = re.compile(r"(<!-- generated: (\S+) -->).*?(<!-- end -->)", flags=re.DOTALL)
+
+
+def fill(text: str, parts: dict[str, str], link: str) -> str:
+    """Puts each part between its two marks, <!-- generated: name --> and <!-- end -->."""
+    parts = {name: part.replace("{root}", link) for name, part in parts.items()}
+    return PLACE.sub(lambda m: f"{m[1]}\n{parts.get(m[2], '(no runs yet)')}\n{m[3]}", text)
+
+
+@dataclass
+class Docs:
+    """Rewrites the generated tables and pictures of README.md and docs/*.md from the committed results.
+
+    A part stands between <!-- generated: name --> and <!-- end -->. Names are speed, speed-cuda and, for
+    picture and table, gap and the figures in experiments.csv; each that exists must have a place in one of
+    the files. A picture alone is picture-<name>, and may have one."""
+
+    root: Path = Path("results")  # folder of the results
+    files: tuple[Path, ...] = ()  # files with places for parts; else README.md and docs/*.md
+
+    def __call__(self) -> None:
+        try:
+            files = self.files or (Path("README.md"), *sorted(Path("docs").glob("*.md")))
+            texts = {path: path.read_text(encoding="utf-8") for path in files}
+        except OSError as error:
+            stop(f"--files must be files that exist ({error})")
+        parts, figures = generate(self.root)
+        places = {match[2] for text in texts.values() for match in PLACE.finditer(text)}
+        if missing := [name for name in parts if name not in places and not name.startswith("picture-")]:
+            stop(f"no file has a place, <!-- generated: ... -->, for {', '.join(missing)}")
         for name, figure in figures.items():
             save(figure, self.root / name)
-        self.readme.write_text(fill(text, parts))
+        for path, text in texts.items():
+            link = Path(os.path.relpath(self.root, path.parent)).as_posix()
+            path.write_text(fill(text, parts, link), encoding="utf-8")
+
+
+def main(words: list[str] | None = None) -> None:
+    """Runs the command line, or the one given."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None, if closed
+        stream.reconfigure(errors="backslashreplace")  # a terminal may know ASCII only
+    commands = {"curves": Curves, "table": Table, "policy": Policy, "gap": Gap, "docs": Docs}
+    command = tyro.extras.subcommand_cli_from_dict(commands, args=words)
+    if (path := getattr(command, "out", None)) and path.suffix not in (".png", ".pdf", ".svg"):
+        stop(f"--out must end in .png, .pdf or .svg, not be {path}")
+    command()
 
 
 if __name__ == "__main__":
-    commands = {"curves": Curves, "table": Table, "policy": Policy, "readme": Readme}
-    tyro.extras.subcommand_cli_from_dict(commands)()
+    main()

@@ -1,25 +1,30 @@
-"""plot.py: statistics against hand-computed values, runs of every layout, errors, a README not stale."""
+"""plot.py: statistics against hand-computed values, runs of every layout, errors, parts not stale."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, command
+from matplotlib.image import imread
 
 import plot
 import sac_hpo_continuous
 
 
 def write_run(folder, returns, env_id="Hopper-v4", algorithm="sac_baseline", seed=1, every=10_000, **columns):
-    """An eval.csv with one row per return, and a config.json."""
+    """An eval.csv with one row per return, and a config.json. Settings are given as `args`; the columns of a
+    safe run bring its limit."""
     folder.mkdir(parents=True)
-    args = {"env_id": env_id, "seed": seed, "cost_limit": 10.0}
+    args = {"env_id": env_id, "seed": seed, **columns.pop("args", {})}
+    if "j_c_mean" in columns:
+        args["cost_limit"] = 10.0
     (folder / "config.json").write_text(json.dumps({"algorithm": algorithm, "args": args}))
     names = ["global_step", "return_mean", *columns]
     rows = [[every * (i + 1), value, *(c[i] for c in columns.values())] for i, value in enumerate(returns)]
@@ -33,10 +38,32 @@ def write_seeds(folder, seeds, returns=(1.0, 2.0), **arguments):
     for seed in seeds:
         write_run(folder / f"seed_{seed}", returns, seed=seeds[0], **arguments)
         (folder / f"seed_{seed}" / "config.json").rename(folder / "config.json")
-    config = json.loads((folder / "config.json").read_text())
-    config["args"]["num_seeds"] = len(seeds)
-    (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def costs(n=2):
+    return {"j_c_mean": [30.0, 9.5] * n, "lambda": [2.0, 0.25] * n, "training_cost": [10.0, 1234.0] * n}
+
+
+def labels_in(root, *envs):
+    return [label for _, label in plot.read_runs(root, envs)]
+
+
+def rows_of(groups):
+    return [line.strip("| ").split(" | ") for line in plot.table_of(plot.align(groups)).splitlines()]
+
+
+def curves(root, window=5, **options):
+    return plot.draw_curves(plot.align(plot.read_runs(root), **options), window)
+
+
+def shown(figure):
+    """Panels that are drawn, and the texts of their legends."""
+    axes = [axis for axis in figure.axes if axis.get_visible()]
+    return axes, [t.get_text() for a in axes if a.get_legend() for t in a.get_legend().get_texts()]
+
+
+# ------------------------------------------------------------------------------------------------------- runs
 
 
 def test_every_layout_is_found(tmp_path):
@@ -45,88 +72,150 @@ def test_every_layout_is_found(tmp_path):
     hopper, ant = tmp_path / "Hopper-v4", {"env_id": "Ant-v4", "algorithm": "sac_nf"}
     write_run(tmp_path / "Ant-v4__sac_nf__2__now", [5, 6], seed=2, **ant)
     write_seeds(tmp_path / "Ant-v4__sac_nf__9__now", [9, 10, 11], **ant)
-    write_seeds(tmp_path / "Ant-v4__sac_nf__4__now", [4], **ant)
     write_run(hopper / "drift" / "seed_3" / "Hopper-v4__x", [1, 2], seed=3)
-    write_seeds(hopper / "drift" / "seed_4" / "Hopper-v4__x", [4])
     write_seeds(hopper / "drift" / "seed_5" / "Hopper-v4__x", [5, 6])
+    write_seeds(hopper / "drift" / "seeds_10-11" / "Hopper-v4__x", [10, 11])
     write_run(hopper / "drift" / "seed_1", [3, 4], seed=1)
     write_run(hopper / "drift" / "seed_8", [3, 4], seed=7)  # one seed of a run that began with seed 7
-    write_seeds(hopper / "mine" / "Hopper-v4__x", [1, 2])
+    write_seeds(hopper / "mine" / "Hopper-v4__y", [1, 2])
+    write_run(hopper / "Hopper-v4__z", [1, 2], seed=3)  # a run of one's own, right below the task
+    write_run(tmp_path / "Ant-v4" / "drift" / "x", [1, 2], seed=3)  # the label is below another task
     groups = plot.read_runs(tmp_path)
     assert {key: [run.seed for run in runs] for key, runs in groups.items()} == {
-        ("Ant-v4", "sac_nf"): [2, 4, 9, 10, 11],
-        ("Hopper-v4", "drift"): [1, 3, 4, 5, 6, 8],
-        ("Hopper-v4", "sac_baseline"): [1, 2],
+        ("Ant-v4", "sac_nf"): [2, 9, 10, 11],
+        ("Hopper-v4", "sac_baseline"): [3],
+        ("Hopper-v4", "drift"): [1, 3, 5, 6, 8, 10, 11],
+        ("Hopper-v4", "mine"): [1, 2],
     }
     one = hopper / "drift" / "seed_5" / "Hopper-v4__x" / "seed_6"
     assert list(plot.read_runs(one)) == [("Hopper-v4", "drift")]
 
 
-def test_the_number_of_seeds_is_no_other_setting(tmp_path, capsys):
-    write_seeds(tmp_path / "a", [1, 2])
-    write_run(tmp_path / "b", [1, 2], seed=3)
-    assert [run.seed for run in plot.read_runs(tmp_path)["Hopper-v4", "sac_baseline"]] == [1, 2, 3]
+def test_own_runs_are_told_apart_by_what_differs(tmp_path, capsys):
+    args = {"tau": 0.005, "step_size": 0.2, "coordinates": "pre-tanh", "runs_dir": "a", "num_seeds": 2}
+    own = {"algorithm": "sac_hpo_continuous"}
+    write_seeds(tmp_path / "a", [1, 2], args=args, **own)
+    write_seeds(tmp_path / "b", [3], args=args | {"runs_dir": "b", "num_seeds": 1}, **own)
+    assert labels_in(tmp_path) == ["sac_hpo_continuous"]  # where a run is and how long is no other setting
+    write_seeds(tmp_path / "c", [1], args=args | {"step_size": 0.3}, **own)
+    write_seeds(tmp_path / "d", [1], args=args | {"tau": 0.1, "step_size": 0.3}, **own)
+    write_seeds(tmp_path / "e", [1], env_id="Ant-v4", args=args | {"step_size": 0.1}, **own)
+    names = [", step_size=0.2, tau=0.005", ", step_size=0.3, tau=0.005", ", step_size=0.3, tau=0.1"]
+    assert labels_in(tmp_path) == ["sac_hpo_continuous" + name for name in ["", *names]]  # Ant comes first
     assert not capsys.readouterr().err
+    # In benchmark.sh's folder the label stays; it is said that seeds differ.
+    placed = tmp_path / "Hopper-v4" / "sac_hpo_continuous"
+    write_seeds(placed / "x" / "y", [7], args=args | {"alpha": 0.1}, **own)
+    write_seeds(placed / "x" / "z", [8], args=args | {"alpha": 0.2}, **own)
+    assert labels_in(tmp_path, "Hopper-v4")[0] == "sac_hpo_continuous"
+    assert "its runs differ in alpha as well" in capsys.readouterr().err
+    (runs,) = plot.Selection(root=tmp_path, labels=("sac_hpo_continuous",), envs=("Ant-v4",)).runs().values()
+    assert len(runs) == 1
+    assert len(plot.Selection(root=tmp_path, labels=("sac_hpo_continuous",)).runs()) == 5
+
+
+def test_a_label_says_no_flag_that_the_run_had_not(tmp_path):
+    """experiments.csv has sac_hpo_continuous in one of two coordinates."""
+    (flags,) = [plot.EXPERIMENTS.loc["sac_hpo_continuous", "flags"]]
+    wanted = flags.split()[-1]
+    (other,) = {"action", "pre-tanh"} - {wanted}
+    for name, args in ("a", {"coordinates": wanted}), ("b", {}), ("c", {"coordinates": other}):
+        write_run(tmp_path / name, [1], algorithm="sac_hpo_continuous", args=args)
+        if name != "c":
+            assert labels_in(tmp_path / name) == ["sac_hpo_continuous"]
+    assert labels_in(tmp_path / "c") == [f"sac_hpo_continuous, coordinates={other}"]
 
 
 def test_order_and_choice(tmp_path, capsys):
-    """Tasks by name, labels as in the table and then by name."""
+    """Tasks by name, labels as in experiments.csv and then by name."""
     for name in "B-v0 mine", "B-v0 drift", "B-v0 sac_nf", "A-v0 a", "A-v0 drift":
         task, label = name.split()
         write_run(tmp_path / task / label / "seed_1", [1], env_id=task)
-    groups = plot.read_runs(tmp_path)
     order = ["A-v0 drift", "A-v0 a", "B-v0 sac_nf", "B-v0 drift", "B-v0 mine"]
-    assert [" ".join(key) for key in groups] == order
-    for labels, envs, left in ([], [], order), (["drift"], [], order[::3]), ([], ["A-v0"], order[:2]):
-        assert list(map(" ".join, plot.pick(groups, labels, envs))) == left
+    for labels, envs, left in ((), (), order), (("drift",), (), order[::3]), ((), ("A-v0",), order[:2]):
+        chosen = plot.Selection(root=tmp_path, labels=labels, envs=envs).runs()
+        assert list(map(" ".join, chosen)) == left
     assert not capsys.readouterr().err
+    assert list(plot.Selection(root=tmp_path, figure="ablation").runs()) == [
+        ("A-v0", "drift"),
+        ("B-v0", "drift"),
+    ]
+    assert "no runs yet of sac_baseline, sac_hpo_continuous, baseline-1, " in capsys.readouterr().err
 
 
 def test_of_two_runs_of_a_seed_the_longer_counts(tmp_path, capsys):
-    write_run(tmp_path / "a", [1, 2])
-    write_run(tmp_path / "b", [1, 2, 3])
-    write_run(tmp_path / "c", [7])
+    for name, returns in ("a", [1, 2]), ("b", [1, 2, 3]), ("c", [7]):
+        write_run(tmp_path / name, returns)
     (runs,) = plot.read_runs(tmp_path).values()
     assert [run.folder.name for run in runs] == ["b"]
-    assert "the latter counts" in capsys.readouterr().err
+    assert "a is left out: " in capsys.readouterr().err
 
 
 def test_links_and_any_folder_as_root(tmp_path, monkeypatch):
     """A run on another disk is found, and a label is the same from wherever one looks."""
     write_run(tmp_path / "disk" / "seed_1", [1, 2])
-    (tmp_path / "runs" / "drift").mkdir(parents=True)
-    (tmp_path / "runs" / "drift" / "seed_1").symlink_to(tmp_path / "disk" / "seed_1")
-    assert list(plot.read_runs(tmp_path / "runs")) == [("Hopper-v4", "drift")]
-    monkeypatch.chdir(tmp_path / "runs" / "drift")
-    assert list(plot.read_runs(plot.Path("."))) == [("Hopper-v4", "drift")]
+    there = tmp_path / "runs" / "Hopper-v4" / "drift"
+    there.mkdir(parents=True)
+    (there / "seed_1").symlink_to(tmp_path / "disk" / "seed_1")
+    assert labels_in(tmp_path / "runs") == ["drift"]
+    monkeypatch.chdir(there)
+    assert labels_in(plot.Path(".")) == ["drift"]
 
 
-def test_what_does_not_belong_together_is_said(tmp_path, capsys):
-    """Seeds of other settings, and scores of other steps."""
-    for seed in 1, 2:
-        folder = write_run(tmp_path / f"a{seed}", [1, 2], seed=seed)
-        config = json.loads((folder / "config.json").read_text())
-        config["args"] |= {"alpha": seed, "runs_dir": str(seed)}
-        (folder / "config.json").write_text(json.dumps(config))
-    write_run(tmp_path / "b", [1, 2, 3], algorithm="sac_nf")
-    groups = plot.read_runs(tmp_path)
-    assert "sac_baseline: its seeds differ in alpha as well" in capsys.readouterr().err
-    plot.table_lines(groups)
-    assert "scores of steps [20000, 30000] do not compare; --step 20000" in capsys.readouterr().err
-    write_run(tmp_path / "c", [1], algorithm="drift", seed=1, every=60_000)
-    write_run(tmp_path / "d", [1, 2, 3], algorithm="drift", seed=2, every=20_000)
-    plot.common_steps(plot.read_runs(tmp_path)["Hopper-v4", "drift"])
-    assert "1 evaluations are at the same step" in capsys.readouterr().err
+def test_damaged_runs_are_named_and_the_others_shown(tmp_path, capsys):
+    write_run(tmp_path / "good", [1.0, 2.0])
+    half = write_run(tmp_path / "half", [1.0, 2.0]) / "eval.csv"
+    half.write_text(half.read_text() + "400")
+    write_run(tmp_path / "nan", [1.0, "nan"])
+    write_run(tmp_path / "text", [1.0, "3x7"])
+    back = write_run(tmp_path / "back", [1.0, 2.0]) / "eval.csv"
+    back.write_text(back.read_text() + "20000,9\n")
+    write_run(tmp_path / "costs", [1.0], args={"cost_limit": 1.0}, algorithm="sac_lagrangian")
+    bytes_ = write_run(tmp_path / "bytes", [1.0]) / "eval.csv"
+    bytes_.write_bytes(bytes_.read_bytes() + b"\xff")
+    for name, text in ("list", "[]"), ("no_args", '{"args": 3}'), ("no_json", "{"):
+        (write_run(tmp_path / name, [1.0]) / "config.json").write_text(text)
+    (write_run(tmp_path / "alone", [1.0]) / "config.json").unlink()
+    inside = write_run(tmp_path / "inside" / "copy", [1.0])  # of a run, but of none of its seeds
+    (inside / "config.json").rename(inside.parent / "config.json")
+    write_run(tmp_path / "unevaluated", [])
+    plot.main(["table", "--root", str(tmp_path)])
+    printed = capsys.readouterr()
+    assert "| Hopper-v4 | SAC | 20,000 | 1 |" in printed.out
+    left_out = re.findall(rf"left out: {tmp_path}/([^ ]*)/eval.csv ", printed.err)
+    bad = "alone back bytes costs half inside/copy list nan no_args no_json text"
+    assert left_out == bad.split() and len(printed.err.splitlines()) == len(left_out)
+    shutil.rmtree(tmp_path / "good")
+    with pytest.raises(SystemExit) as stopped:
+        plot.read_runs(tmp_path)
+    assert stopped.value.code == 2 and "no evaluated runs under" in capsys.readouterr().err
+
+
+def test_other_tasks_are_not_even_read(tmp_path, capsys):
+    write_run(tmp_path / "a", ["nan"])
+    write_run(tmp_path / "b", [1.0], env_id="Ant-v4")
+    assert list(plot.read_runs(tmp_path, ("Ant-v4",))) == [("Ant-v4", "sac_baseline")]
+    assert not capsys.readouterr().err
 
 
 def test_unequal_lengths_are_cut_and_said(tmp_path, capsys):
     write_run(tmp_path / "a", [1, 2, 3], seed=1)
     write_run(tmp_path / "b", [5, 6], seed=2)
-    (runs,) = plot.read_runs(tmp_path).values()
-    steps = plot.common_steps(runs)
-    assert steps.tolist() == [10_000, 20_000]
-    assert "cut at step 20000" in capsys.readouterr().err
-    assert plot.values_at(runs, steps, "return_mean").tolist() == [[1, 2], [5, 6]]
+    write_run(tmp_path / "c", [1, 2, 3], algorithm="sac_nf")
+    write_run(tmp_path / "d", [1], algorithm="drift", seed=1, every=70_000)
+    write_run(tmp_path / "e", [1, 2, 3], algorithm="drift", seed=2, every=20_000)
+    aligned = plot.align(plot.read_runs(tmp_path))
+    runs = aligned["Hopper-v4", "sac_baseline"]
+    assert plot.per_seed(runs, "return_mean").to_dict() == {
+        1: {10_000: 1, 20_000: 2},
+        2: {10_000: 5, 20_000: 6},
+    }
+    printed = capsys.readouterr().err
+    assert "sac_baseline: cut to the 2 evaluations, up to step 20000" in printed
+    assert "left out: Hopper-v4, drift: no step in common" in printed and len(aligned) == 2
+    plot.table_of(aligned)
+    assert "scores of steps [20000, 30000] do not compare; --until 20000" in capsys.readouterr().err
+    assert len(plot.align(plot.read_runs(tmp_path), 10_000)["Hopper-v4", "sac_nf"][0].table) == 1
 
 
 def test_comparisons_are_at_the_same_step(tmp_path):
@@ -137,9 +226,8 @@ def test_comparisons_are_at_the_same_step(tmp_path):
     write_run(tmp_path / "d", [1, 2, 3, 4], env_id="Ant-v4")
     write_run(tmp_path / "e", [1, 2, 3, 4], env_id="Pusher-v4")
     write_run(tmp_path / "f", [5, 6, 7, 8], env_id="Pusher-v4", algorithm="sac_nf", every=15_000)
-    cut = plot.cut_to_compare(plot.read_runs(tmp_path))
-    returns = {key: [run.table["return_mean"].tolist() for run in runs] for key, runs in cut.items()}
-    assert returns == {
+    cut = plot.align(plot.read_runs(tmp_path), together=True)
+    assert {key: [run.table["return_mean"].tolist() for run in runs] for key, runs in cut.items()} == {
         ("Ant-v4", "sac_baseline"): [[1, 2, 3, 4]],
         ("Hopper-v4", "sac_baseline"): [[1, 2]],
         ("Hopper-v4", "sac_nf"): [[4, 5], [8, 9]],
@@ -148,313 +236,436 @@ def test_comparisons_are_at_the_same_step(tmp_path):
     }
 
 
-def test_smooth():
-    """Window 5 weighs the newest with 1/3; window 1 changes nothing."""
-    values = np.array([[3.0, 6.0, 0.0], [1.0, 1.0, 1.0]])
-    np.testing.assert_allclose(plot.smooth(values, 5), [[3.0, 4.0, 8 / 3], [1.0, 1.0, 1.0]])
-    np.testing.assert_allclose(plot.smooth(values, 1), values)
+# ----------------------------------------------------------------------------------------------------- curves
+
+
+def test_ten_evaluations_are_smoothed(tmp_path):
+    """By 2 / (5 + 1) for the newest; a dot, explained, is the table's number. Of nine nothing is smoothed."""
+    for seed in 1, 2:
+        write_run(tmp_path / f"{seed}", [0.0] * 8 + [3.0 * seed, 6.0 * seed], env_id="T-v0", seed=seed)
+    figure = curves(tmp_path)
+    (axis,), _ = shown(figure)
+    curve, dot = axis.lines
+    assert curve.get_ydata()[-2:] == pytest.approx([1.5, 4.0]) and dot.get_ydata().tolist() == pytest.approx(
+        [4.0, 9.0]
+    )
+    assert axis.get_ylabel() == "return, exponential\naverage over 5 evaluations"
+    notes = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(notes) == 2 and "the last evaluation alone" in notes[1]
+    for figure in curves(tmp_path, last=90_000), curves(tmp_path, window=1):
+        (axis,), _ = shown(figure)
+        assert len(axis.lines) == 1 and axis.get_ylabel() == "return"
+        assert axis.lines[0].get_ydata()[8] == 4.5
+        assert len(figure.legends[0].get_texts()) == 1
+
+
+@pytest.mark.parametrize("kind", ["one seed", "seeds", "costs", "ten tasks"])
+def test_curves_are_drawn(tmp_path, kind):
+    columns = costs() if kind == "costs" else {}
+    for seed in [1] if kind == "one seed" else [1, 2, 3]:
+        for env_id in [f"T{i}-v0" for i in range(10)] if kind == "ten tasks" else ["T-v0"]:
+            write_run(tmp_path / f"{env_id}{seed}", [seed, 2.0], env_id=env_id, seed=seed, **columns)
+    axes, texts = shown(curves(tmp_path))
+    assert len(axes) == {"costs": 3, "ten tasks": 10}.get(kind, 1)
+    assert texts[0] == ("SAC (one seed)" if kind == "one seed" else "SAC (n = 3)")
+    assert axes[0].lines[0].get_ydata().tolist() == ([1.0, 2.0] if kind == "one seed" else [2.0, 2.0])
+    assert axes[0].lines[0].get_linewidth() == (0.9 if kind == "one seed" else 1.8)
+    assert len(axes[0].collections) == (0 if kind == "one seed" else 1)  # the band of one standard deviation
+    assert ("limit 10" in texts) == (kind == "costs")
+
+
+def test_a_band_of_costs_ends_at_0(tmp_path):
+    for seed in 1, 2:
+        columns = {**costs(), "j_c_mean": [0.0, 20.0 * (seed - 1)] * 2}
+        write_run(tmp_path / f"{seed}", [0.0, 20.0 * seed, 0.0, 0.0], seed=seed, **columns)
+    axes, _ = shown(curves(tmp_path))
+    low = [axis.collections[0].get_paths()[0].vertices[:, 1].min() for axis in axes[:2]]
+    assert low[1] == 0.0 and 0.0 <= low[0]
+    assert axes[1].collections[0].get_paths()[0].vertices[:, 1].max() == pytest.approx(10.0 + 200**0.5)
+
+
+def test_published_curves_are_shown_where_the_task_is_theirs(tmp_path):
+    for task in "HalfCheetah-v4", "HalfCheetah-v3", "HalfCheetah-v5":
+        write_run(tmp_path / task, [0.0] * 5, env_id=task)
+    axes, texts = shown(curves(tmp_path))
+    sources = [text for text in texts if text.startswith("published SAC (n = 10): ")]
+    assert len(axes) == 3 and ["Tianshou" in text for text in sources] == [True, False]
+    by_task = {axis.get_title(): axis for axis in axes}
+    assert len(by_task["HalfCheetah-v5"].lines) == 1
+    _, reference = by_task["HalfCheetah-v4"].lines
+    assert reference.get_xdata()[-1] == 49.998 and reference.get_ydata()[-1] == 4212.3
+    write_run(
+        tmp_path / "safe" / "x", [0.0] * 4, env_id="HalfCheetah-v4", algorithm="sac_lagrangian", **costs()
+    )
+    _, texts = shown(curves(tmp_path / "safe"))
+    assert not [text for text in texts if "published" in text]
+
+
+def test_curves_of_a_figure_can_be_told_apart():
+    for labels in plot.FIGURES.values():
+        looks = plot.looks_of(labels)
+        assert len({looks[label] for label in labels}) == len(labels)
+        assert looks.items() >= plot.FIXED.items()
+    many = ["mine", *plot.EXPERIMENTS.index[:15], "yours"]
+    looks = plot.looks_of(many)
+    assert len({looks[label] for label in many}) == len(many)
+
+
+@pytest.mark.parametrize("count", [20, 40])
+def test_many_labels_and_odd_ones(tmp_path, count, capsys):
+    for i, label in enumerate(["_mine", "a$b", "c$d$e", *map(str, range(count - 3))]):
+        write_run(tmp_path / "T-v0" / label / f"seed_{i}", [1.0, 2.0 * i], env_id="T-v0", seed=i)
+    picture = tmp_path / "a.png"
+    arguments = ["curves", "--root", str(tmp_path), "--out", str(picture)]
+    if count == 40:
+        with pytest.raises(SystemExit):
+            plot.main(arguments)
+        assert "40 labels are more than one picture can tell apart" in capsys.readouterr().err
+    else:
+        plot.main(arguments)
+        assert picture.exists()
+        _, texts = shown(curves(tmp_path))
+        assert len(texts) == 20 and r"c\$d\$e (one seed)" in texts and "\u200b_mine (one seed)" in texts
+
+
+def test_no_legend_covers_data(tmp_path):
+    for i in range(8):
+        write_run(tmp_path / "T-v0" / f"label {i}" / "seed_1", [1.0, 2.0], env_id="T-v0", **costs())
+    figure = curves(tmp_path)
+    figure.draw_without_rendering()
+    axes, texts = shown(figure)
+    assert len(texts) == 9
+    (legend,) = [axis.get_legend() for axis in axes if axis.get_legend()]
+    box, whole = legend.get_window_extent(), figure.bbox
+    assert not any(box.overlaps(axis.get_window_extent()) for axis in axes)
+    assert box.y0 >= whole.y0 and box.x1 <= whole.x1
+
+
+# ------------------------------------------------------------------------------------------------------ table
 
 
 def test_interquartile_mean_and_interval():
     scores = np.array([100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -50.0])
     assert plot.interquartile_mean(scores) == pytest.approx((2 + 3 + 4 + 5) / 4)
+    assert plot.interquartile_mean(np.array([6.0, 1.0, 2.0])) == 3.0
     low, high = plot.interval(scores)
     assert low < plot.interquartile_mean(scores) < high
-    # The interval holds the truth in nineteen of twenty samples of ten, but of three in three of four, as the
-    # README says.
+    # The interval of ten holds the truth in about nineteen of twenty samples.
     rng = np.random.default_rng(0)
-    for size, lowest, highest in (10, 0.83, 0.99), (3, 0.68, 0.82):
-        intervals = [plot.interval(rng.normal(size=size)) for _ in range(200)]
-        hits = [low <= 0.0 <= high for low, high in intervals]
-        assert lowest < np.mean(hits) < highest
-
-
-def test_probability_of_improvement():
-    ours, theirs = np.array([1.0, 3.0]), np.array([0.0, 2.0, 3.0])
-    assert plot.probability_of_improvement(ours, theirs) == pytest.approx((1 + 0 + 0 + 1 + 1 + 0.5) / 6)
+    intervals = [plot.interval(rng.normal(size=10)) for _ in range(100)]
+    assert 0.83 < np.mean([low <= 0.0 <= high for low, high in intervals]) < 0.99
 
 
 def test_table_has_final_scores_and_not_the_best(tmp_path):
     for seed, last in enumerate([100.0, 200.0, 600.0], start=1):
         write_run(tmp_path / f"a{seed}", [5000.0, last], seed=seed)
         write_run(tmp_path / f"b{seed}", [0.0, last + 150.0], algorithm="sac_nf", seed=seed)
-    head, rule, sac, flow = plot.table_lines(plot.read_runs(tmp_path))
-    assert head.count("|") == rule.count("|") == sac.count("|") == flow.count("|")
-    assert sac.startswith("| Hopper-v4 | SAC | 20,000 | 3 | 300 ± 265 | 300 [100, 600] | – |")
-    assert flow.startswith("| Hopper-v4 | SAC-NF | 20,000 | 3 | 450 ± 265 |") and flow.endswith("| 0.78 |")
-    assert "5,000" in plot.table_lines(plot.read_runs(tmp_path), step=10_000)[2]
+    head, _, sac, flow = rows_of(plot.read_runs(tmp_path))
+    assert head[-1] == "P(better than SAC)" and len(head) == len(sac) == len(flow)
+    assert sac == ["Hopper-v4", "SAC", "20,000", "3", "300 ± 265", "100 to 600", "–"]
+    assert flow == ["Hopper-v4", "SAC-NF", "20,000", "3", "450 ± 265", "250 to 750", "0.78"]
     write_run(tmp_path / "c", [0.0, 1e4], algorithm="drift")
-    assert plot.table_lines(plot.read_runs(tmp_path))[-1].endswith("| 1 | 10,000 | 10,000 (one seed) | – |")
+    assert rows_of(plot.read_runs(tmp_path))[-1][3:] == ["1", "10,000 (one seed)", "–", "–"]
+
+
+def test_an_interval_from_five_seeds_on(tmp_path):
+    for seed in range(1, 6):
+        write_run(tmp_path / f"a{seed}", [0.0, float(seed)], seed=seed)
+    assert rows_of(plot.read_runs(tmp_path))[-1][-1] == "3.0 [1.3, 4.7]"
+    shutil.rmtree(tmp_path / "a5")
+    assert rows_of(plot.read_runs(tmp_path))[-1][-1] == "1.0 to 4.0"
 
 
 def test_table_of_safe_runs_and_of_one_seed(tmp_path):
-    costs = {"j_c_mean": [30.0, 9.5], "lambda": [2.0, 0.25], "training_cost": [10.0, 1234.0]}
-    write_run(tmp_path / "a", [1.0, 2.0], algorithm="sac_lagrangian", **costs)
-    row = plot.table_lines(plot.read_runs(tmp_path))[-1]
-    assert row == "| Hopper-v4 | SAC-Lagrangian | 20,000 | 1 | 2 | 2 (one seed) | 9.5 (10) | 0.25 | 1,234 |"
+    write_run(tmp_path / "a", [1.0, 2.0], algorithm="sac_lagrangian", **costs(1))
+    row = rows_of(plot.read_runs(tmp_path))[-1]
+    assert row[1:] == ["SAC-Lagrangian", "20,000", "1", "2.0 (one seed)", "9.5 (10)", "0.25", "1,234"]
     write_run(tmp_path / "b", [1.0, 2.0], seed=1, q_bias=[0.0, -30.0])
     write_run(tmp_path / "c", [1.0, 2.0], seed=2, q_bias=[0.0, -20.0])
-    head, _, sac, lagrangian = plot.table_lines(plot.read_runs(tmp_path))
-    assert head.endswith("| Q bias |") and sac.endswith("| -25 |") and lagrangian.endswith("| – |")
+    head, _, sac, lagrangian = rows_of(plot.read_runs(tmp_path))
+    assert head[-1] == "Q bias" and sac[-1] == "-25" and lagrangian[-1] == "–" and sac[-4:-1] == ["–"] * 3
 
 
-def test_safe_and_other_runs_together(tmp_path, capsys):
-    """All of results/ at once: a table and curves in which what an algorithm does not have is left out."""
-    plot.Table(root=ROOT / "results")()
-    plot.Curves(root=ROOT / "results", out=tmp_path / "all.png")()
-    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert len({len(row) for row in rows[:1] + rows[2:]}) == 1
-    by_name = {row[1]: row for row in rows if row[0] == "| HalfCheetah-v4"}
-    assert by_name["SAC-NF"][6:9] == ["–"] * 3 and by_name["SAC-NF"][9] != "–"
-    assert by_name["safe SAC-HPO"][6].endswith("(10)") and by_name["safe SAC-HPO"][9] == "–"
+def test_what_a_terminal_and_a_notebook_may_bring(tmp_path):
+    for seed in 1, 2:
+        write_run(tmp_path / f"{seed}", [1.0, 2.0], seed=seed)
+    there = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(
+        command("plot", "table", "--root", tmp_path), capture_output=True, text=True, env=os.environ | there
+    )
+    assert ended.returncode == 0 and not ended.stderr
+    assert r"| 2.0 \xb1 0.0 |" in ended.stdout
 
 
-def test_curves_of_a_figure_can_be_told_apart():
-    for labels in plot.FIGURES.values():
-        assert plot.styles(labels) == {label: plot.LABELS[label][1:] for label in labels}
-    many = ["mine", *plot.LABELS, "yours", "theirs"]
-    looks = plot.styles(many)
-    assert list(looks) == many and len(set(looks.values())) == len(many)
-    assert looks["sac_baseline"] == plot.LABELS["sac_baseline"][1:]
-    assert plot.styles(["mine", "drift"])["drift"] == plot.LABELS["drift"][1:]
+# ----------------------------------------------------------------------------------------------------- policy
 
 
-def test_the_dot_is_the_tables_number(tmp_path):
-    for seed, last in (1, 10.0), (2, 30.0):
-        write_run(tmp_path / f"{seed}", [0.0, last], seed=seed)
-    figure = plot.draw_curves(plot.read_runs(tmp_path), window=5)
-    curve, dot = figure.axes[0].lines
-    assert curve.get_ydata()[-1] == pytest.approx(20.0 / 3.0) and dot.get_ydata()[0] == 20.0
-    assert figure.axes[0].get_ylabel() == "return, moving average of 5"
-    plt.close(figure)
-
-
-@pytest.mark.parametrize("kind", ["one seed", "seeds", "costs", "ten tasks"])
-def test_curves_are_drawn(tmp_path, kind):
-    columns = {"j_c_mean": [1.0, 2.0], "lambda": [0.0, 1.0], "training_cost": [1.0, 2.0]}
-    columns = columns if kind == "costs" else {}
-    for seed in [1] if kind == "one seed" else [1, 2, 3]:
-        for env_id in [f"T{i}-v0" for i in range(10)] if kind == "ten tasks" else ["Hopper-v4"]:
-            write_run(tmp_path / f"{env_id}{seed}", [seed, 2.0], env_id=env_id, seed=seed, **columns)
-    figure = plot.draw_curves(plot.read_runs(tmp_path), window=1)
-    shown = [axis for axis in figure.axes if axis.lines]
-    assert len(shown) == {"costs": 3, "ten tasks": 10}.get(kind, 1)
-    mean = shown[0].lines[0].get_ydata()
-    assert mean.tolist() == ([1.0, 2.0] if kind == "one seed" else [2.0, 2.0])
-    assert len(shown[0].collections) == (0 if kind == "one seed" else 1)  # the band of one standard deviation
-    plt.close(figure)
-
-
-def test_policy(tmp_path, capsys):
-    """From the files of a real run, snapshot and last agent."""
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of one seed with agents of steps 40 and 80, on a task with two dimensions of the action."""
     args = sac_hpo_continuous.Args(
-        env_id="Pendulum-v1",
+        env_id="Swimmer-v5",
         seed=3,
-        total_timesteps=600,
-        learning_starts=200,
+        total_timesteps=80,
+        learning_starts=20,
         eval_episodes=1,
-        snapshot_frequency=300,
-        batch_size=64,
+        eval_frequency=1000,
+        snapshot_frequency=40,
+        batch_size=16,
         momentum_std_train=0.1,
         momentum_std_explore=0.3,
         bfloat16_force=False,
         cuda=False,
-        runs_dir=str(tmp_path),
+        runs_dir=str(tmp_path_factory.mktemp("runs")),
     )
-    run = sac_hpo_continuous.train(args)
-    first = run / "seed_3"
+    return sac_hpo_continuous.train(args)
+
+
+def test_policy(trained, tmp_path, capsys):
+    run = shutil.copytree(trained, tmp_path / "run")
+    first, out, printed = run / "seed_3", tmp_path / "policy.png", {}
     (first / "agent_best.pt").touch()
     for seed in 10, 20:  # by their names, they would come before the first
         shutil.copytree(first, run / f"seed_{seed}")
-        (run / f"seed_{seed}" / "agent_600.pt").unlink()
-    capsys.readouterr()
-    out, printed = tmp_path / "policy.png", {}
+        (run / f"seed_{seed}" / "agent_80.pt").unlink()
     for folder in run, first, run / "seed_10":
-        plot.Policy(folder, dims=(0, 0), samples=50, out=out)()
-        assert plt.imread(out).shape[1] > (1000 if folder != run / "seed_10" else 400)
+        plot.main(["policy", str(folder), "--dims", "1", "0", "--samples", "50", "--out", str(out)])
+        assert imread(out).shape[1] > (1000 if folder != run / "seed_10" else 400)
         printed[folder] = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
-    assert printed[run] == printed[first] == ["step 300", "step 600", str(out)]
-    assert printed[run / "seed_10"] == ["step 300", str(out)]
+    assert printed[run] == printed[first] == ["step 40", "step 80", str(out)]
+    assert printed[run / "seed_10"] == ["step 40", str(out)]
 
-    agent, args, _, _ = plot.read_agent(first / "agent_600.pt")
+
+def test_what_policy_shows(trained, capsys):
+    path = trained / "seed_3" / "agent_80.pt"
+    for dims in (0, 0), (0, 2), (-1, 0):
+        with pytest.raises(SystemExit):
+            plot.sample_policy(path, np.zeros(8, np.float32), 50, dims)
+        assert "--dims must be two dimensions of the action, which has 2" in capsys.readouterr().err
+    agent, args = plot.read_agent(path)
     assert args.seed == 3
-    obs = plot.state_of(first / "agent_600.pt", 10)
+    obs = plot.state_of(path, 10)
     env = sac_hpo_continuous.make_env(args)
     expected, _ = env.reset(seed=3)
     for _ in range(10):
-        expected, *_ = env.step(agent.act(expected[None])[0])
+        expected, *_ = env.step(sac_hpo_continuous.decide(agent, expected[None])[0])
     env.close()
     np.testing.assert_allclose(obs, expected)
 
-    panel = plot.sample_policy(first / "agent_600.pt", obs, 500, (0, 0))
-    assert panel["base"].shape == panel["evolved"].shape == (500, 2)
+    shown_actions, q_of, (x, y, q) = plot.sample_policy(path, obs, 500, (1, 0))
     with torch.no_grad():  # each evolved action comes from its own base action
         many = torch.from_numpy(obs).expand(1, 500, -1)
-        generator = torch.Generator().manual_seed(3)
-        xi, zeta = torch.randn(2, 1, 500, 1, generator=generator)
+        xi, zeta = torch.randn(2, 1, 500, 2, generator=torch.Generator().manual_seed(3))
         u = agent.policy(many, xi)[0]
         drifted = agent.policy.evolve(many, u, args.momentum_std_explore * zeta, "drift")[0]
-        actions = {
-            "base": u.tanh(),
-            "drifted": drifted.tanh(),
-            "evolved": agent.policy.act(many, torch.stack([xi, zeta])),
-        }
-        for name in "base", "evolved":
-            np.testing.assert_allclose(panel[name], actions[name][0].expand(-1, 2), rtol=1e-6)
+        actions = {"base": u.tanh(), "drifted": drifted.tanh()}
+        actions["evolved"] = agent.policy.act(many, torch.stack([xi, zeta]))
         for name, action in actions.items():
-            q = agent.q_target(many, action).amin(1)[0]
-            np.testing.assert_allclose(panel["q_of"][name], q, rtol=1e-5)
-        middle = agent.q_target(many[:, :1], torch.zeros(1, 1, 1)).amin()  # both axes are the same dimension
-        np.testing.assert_allclose(panel["q"][30], middle, rtol=1e-5)
-    assert len({panel["q_of"][name].mean() for name in actions}) == 3
-    assert panel["q"].shape == (61, 61) and panel["q"].std() > 0.0
+            np.testing.assert_allclose(shown_actions[name], action[0], rtol=1e-6)
+            np.testing.assert_allclose(q_of[name], agent.q_target(many, action).amin(1)[0], rtol=1e-5)
+        corner = torch.tensor([[[y[5, 7], x[5, 7]]]])  # dimension 1 is to the right
+        np.testing.assert_allclose(q[5, 7], agent.q_target(many[:, :1], corner).amin(), rtol=1e-5)
+    assert len({q_of[name].mean() for name in actions}) == 3 and q.std() > 0.0
 
 
-@pytest.mark.parametrize("kind", ["old", "other", "later"])
+@pytest.mark.parametrize("kind", ["old", "other", "later", "one dimension"])
 def test_an_agent_that_does_not_fit(tmp_path, kind, capsys):
-    """Of a version before or after this one, or of another script."""
-    args = asdict(sac_hpo_continuous.Args(env_id="Pendulum-v1"))
-    state = {"algorithm": "sac_hpo_continuous", "args": args, "global_step": 10, "agent": {}}
+    """Of a version before or after this one, of another script, or for which there is no plane to draw."""
+    module = sac_hpo_continuous
+    args = module.resolve(module.Args(env_id="Pendulum-v1"))
+    state = {"algorithm": "sac_hpo_continuous", "args": asdict(args), "global_step": 10, "agent": {}}
+    state |= {"obs_dim": 3, "action_low": torch.zeros(1)}
     if kind == "other":
         state["algorithm"] = "sac_nf"
     elif kind == "later":
-        state["args"] = args | {"unknown": 1}
+        state["args"]["unknown"] = 1
+    elif kind == "one dimension":
+        state["agent"] = module.Agent(1, 3, 1, args).state_dict()
     torch.save(state, tmp_path / "agent_10.pt")
-    with pytest.raises(SystemExit):
-        plot.Policy(tmp_path)()
-    message = "is an agent of sac_nf.py" if kind == "other" else "does not fit this version"
-    assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        plot.main(["policy", str(tmp_path), "--state-after", "1"])
+    messages = {"other": "it is of sac_nf.py", "one dimension": "dimensions of the action, which has 1"}
+    assert messages.get(kind, "does not fit") in capsys.readouterr().err and stopped.value.code == 2
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["curves", "--root", "EMPTY"], "no runs under"),
-        (["curves", "--root", "UNEVALUATED"], "but 1 that have not been evaluated yet"),
-        (["curves", "--root", "BROKEN"], "without a config.json"),
-        (["curves", "--root", "INSIDE"], "INSIDE/a/copy has an eval.csv without a config.json"),
-        (["curves", "--root", "ONE", "--figure", "fig2"], "--figure must be one of continuous"),
-        (["curves", "--root", "ONE", "--window", "0"], "--window must be 1 or more"),
-        (["table", "--root", "ONE", "--envs", "Ant-v4"], "there are: Hopper-v4 sac_baseline"),
-        (["table", "--root", "ONE", "--step", "5"], "the first evaluation is at step 10000, after step 5"),
-        (["curves", "--root", "ONE", "--until", "5"], "the first evaluation is at step 10000, after step 5"),
-        (["curves", "--root", "ONE", "--out", "a.xyz"], "--out must end in .png, .pdf or .svg, not be a.xyz"),
-        (["curves", "--root", "ONE", "--out", "ONE/a/eval.csv/a.png"], "cannot be written"),
-        (["curves", "--root", "ONE", "--figure", "safe", "--labels", "drift"], "either --figure or --labels"),
-        (["table", "--root", "HALF"], "eval.csv is damaged"),
-        (["table", "--root", "NAN"], "return_mean is not a finite number in every row"),
-        (["table", "--root", "BACK"], "global_step does not rise"),
-        (["table", "--root", "COSTS"], "eval.csv is damaged: no field of name j_c_mean"),
-        (["table", "--root", "BYTES"], "eval.csv is damaged"),
-        (["table", "--root", "LIST"], "without a config.json that can be read"),
-        (["readme", "--root", "APART", "--readme", "APART/a/eval.csv"], "never evaluated at the same step"),
-        (["readme", "--root", "ONE", "--readme", "nowhere.md"], "--readme must be a file, not nowhere.md"),
-        (["readme", "--root", "FIG2", "--readme", "FIG2/a/eval.csv"], "has no place for continuous"),
-        (["policy", "ONE"], "no agent_<step>.pt"),
-        (["policy", "ONE", "--samples", "1"], "--samples must be 2 or more"),
-        (["policy", "ONE", "--out", "a.xyz"], "--out must end in"),
-        (["policy", "AGENT"], "no agent file"),
-        (["policy", "SEEDS"], "SEEDS/seed_2 has no agent_<step>.pt"),
-    ],
-)
-def test_one_clear_line_for_bad_input(tmp_path, arguments, message):
-    (tmp_path / "EMPTY").mkdir()
-    write_run(tmp_path / "UNEVALUATED" / "a", [])
-    (write_run(tmp_path / "BROKEN" / "a", [1.0]) / "config.json").unlink()
-    write_run(tmp_path / "ONE" / "a", [1.0])
-    inside = write_run(tmp_path / "INSIDE" / "a" / "copy", [1.0])  # of a run, but of none of its seeds
-    (inside / "config.json").rename(inside.parent / "config.json")
-    half = write_run(tmp_path / "HALF" / "a", [1.0, 2.0, 3.0]) / "eval.csv"
-    half.write_text(half.read_text() + "400")
-    write_run(tmp_path / "NAN" / "a", [1.0, "3x7", 3.0])
-    back = write_run(tmp_path / "BACK" / "a", [1.0, 2.0]) / "eval.csv"
-    back.write_text(back.read_text() + "20000,9\n")
-    write_run(tmp_path / "COSTS" / "a", [1.0], algorithm="sac_lagrangian")
-    bytes_ = write_run(tmp_path / "BYTES" / "a", [1.0]) / "eval.csv"
-    bytes_.write_bytes(bytes_.read_bytes() + b"\xff")
-    (write_run(tmp_path / "LIST" / "a", [1.0]) / "config.json").write_text("[]")
-    write_run(tmp_path / "FIG2" / "a", [1.0])
-    write_run(tmp_path / "APART" / "a", [1.0])
-    write_run(tmp_path / "APART" / "b", [1.0], algorithm="sac_nf", every=15_000)
-    for seed in 2, 10:
-        (tmp_path / "SEEDS" / f"seed_{seed}").mkdir(parents=True)
-    (tmp_path / "AGENT").mkdir()
-    (tmp_path / "AGENT" / "agent_best.pt").touch()
-    (tmp_path / "AGENT" / "agent_10.pt").write_bytes(b"not a file of torch.save")
-    command = [sys.executable, str(ROOT / "plot.py"), *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert ended.returncode == 2
-    assert ended.stderr.startswith("plot.py: ") and ended.stderr.count("\n") == 1
-    assert message in ended.stderr
+# -------------------------------------------------------------------------------------------------------- gap
 
 
-def test_speed_table(tmp_path):
-    names = "task system threads rounds steps_per_second lowest highest times_sb3 gibibytes".split()
-    names += ["seconds_to_first_update", "share_of_limit", "matrix_gflop_per_second", "machine"]
-    rows = [
-        "A-v0,sac_nf,1,5,90.5,80.0,99.0,1.5,0.6,4.2,0.5,87.0,two cores",
-        "A-v0,SB3 SAC,2,5,60,50,70,1.0,,,,87.0,two cores",
-    ]
-    (tmp_path / "speed.csv").write_text("\n".join([",".join(names), *rows]) + "\n")
-    head, rule, ours, theirs, _, about = plot.speed_lines(tmp_path / "speed.csv")
-    assert ours == "| A-v0 | SAC-NF | 1 | 90.5 (80.0 to 99.0) | 1.5 | 0.5 | 0.6 | 4.2 |"
-    assert theirs == "| A-v0 | SB3 SAC | 2 | 60 (50 to 70) | 1.0 | – | – | – |"
-    assert head.count("|") == rule.count("|") == ours.count("|") and about.startswith(
-        "5 rounds on 1 thread(s), 5 rounds on 2 thread(s); two cores; 87.0 GFLOP"
-    )
+def test_the_fixed_q():
+    q_at = plot.TwoModes().min_at()
+    a = torch.linspace(-1.0, 1.0, 9, dtype=torch.float64).unsqueeze(-1).requires_grad_()
+    q, gradient = q_at(a)
+    assert not q.requires_grad and not gradient.requires_grad
+    by_hand = -0.5 * (4.0 * a.squeeze(-1) ** 2 - 1.0) ** 2
+    torch.testing.assert_close(q, by_hand.detach())
+    torch.testing.assert_close(gradient.squeeze(-1), torch.autograd.grad(by_hand.sum(), a)[0].squeeze(-1))
+    assert q.argsort()[-2:].sort().values.tolist() == [2, 6]  # -1/2 and 1/2
 
 
-def test_gpu_speed_table(tmp_path):
-    names = "task,system,seeds,steps_per_second,agent_steps_per_second,gpu,machine"
-    rows = ["A-v0,sac_nf,1,900.4,900,X1,16 cores", "A-v0,sac_nf,20,500.0,10000,X1,16 cores"]
-    rows += ["A-v0,sac_baseline,20,600.0,12000,X1,16 cores"]
-    (tmp_path / "speed_cuda.csv").write_text("\n".join([names, *rows]) + "\n")
-    assert plot.gpu_speed_lines(tmp_path / "speed_cuda.csv") == [
-        "| task | system | S = 1 | S = 20 |",
-        "| --- | --- | --- | --- |",
-        "| A-v0 | SAC-NF | 900 | 10,000 |",
-        "| A-v0 | SAC | – | 12,000 |",
+def test_chains_of_the_gap(tmp_path):
+    """The Gaussian finds one mode or both, the conventional leapfrog neither. Shares are shares, of each seed
+    its own, and the same again."""
+    settings = plot.Gap(num_seeds=2, updates=200)
+    kl = {}
+    for operator in "gaussian", "conventional":
+        (shares, exploring), target = plot.train_chain(settings, "Hopper", operator)
+        assert shares.shape == exploring.shape == (2, 200) and not (shares[0] == shares[1]).all()
+        np.testing.assert_allclose(shares.sum(-1), 1.0)
+        kl[operator] = (shares * np.log(np.maximum(shares, 1e-300) / target)).sum(-1)
+    assert target.sum() == pytest.approx(1.0) and np.argmax(target[100:]) in (49, 50)
+    assert (kl["gaussian"] > 0.3).all() and (kl["gaussian"] < 1.5).all() and (kl["conventional"] > 5.0).all()
+    alone = plot.train_chain(replace(settings, num_seeds=1, seed=2), "Hopper", "conventional")[0][0]
+    np.testing.assert_allclose(alone[0], shares[1], atol=0.01)
+
+
+def test_gap_writes_a_picture_and_a_table(tmp_path, monkeypatch, capsys):
+    target = np.full(200, 0.005)
+    both = np.stack([np.repeat([0.01, 0.0], 100), target, target])  # KL log 2, 0, 0
+
+    def train(settings, row, operator):
+        return [both, both[:1].repeat(3, 0) if operator == "proposed" else both[1:].repeat(2, 0)[:3]], target
+
+    monkeypatch.setattr(plot, "train_chain", train)
+    plot.main(["gap", "--rows", "Ant", "--num-seeds", "3", "--out", str(tmp_path / "gap.png")])
+    assert imread(tmp_path / "gap.png").size
+    assert "Ant, proposed, in updates: KL 0.00 (0.00 to 0.69)" in capsys.readouterr().out
+    rows = [line.split(" | ") for line in plot.csv_table(tmp_path / "gap.csv").splitlines()]
+    assert rows[0] == ["| policy", "actions", "KL median", "lowest", "highest |"]
+    assert rows[3] == ["| gaussian", "exploring", "0.0", "0.0", "0.0 |"]
+    assert rows[-1] == ["row: Ant; seeds: 3; updates: 1500; coordinates: pre-tanh"]
+
+
+# ------------------------------------------------------------------------------------------------------- docs
+
+
+def test_a_csv_file_as_a_table(tmp_path):
+    rows = ["A-v0,sac_nf,1,0.6,two cores", "A-v0,SB3 SAC,2,,two cores"]
+    (tmp_path / "a.csv").write_text("\n".join(["task,system,per_second,empty,machine", *rows]) + "\n")
+    assert plot.csv_table(tmp_path / "a.csv").splitlines() == [
+        "| system | per second | empty |",
+        "| --- | --- | --- |",
+        "| SAC-NF | 1 | 0.6 |",
+        "| SB3 SAC | 2 | – |",
         "",
-        "X1; 16 cores.",
+        "task: A-v0; machine: two cores",
     ]
 
 
-def test_fill_leaves_the_rest_alone():
-    text = "a\n<!-- generated: x -->\nold\n<!-- end -->\nb\n<!-- generated: y -->\n<!-- end -->\n"
-    filled = plot.fill(text, {"x": "new\ntable"})
-    x = "<!-- generated: x -->\nnew\ntable\n<!-- end -->\n"
-    y = "<!-- generated: y -->\n(no runs yet)\n<!-- end -->\n"
-    assert filled == f"a\n{x}b\n{y}"
-    assert plot.fill(filled, {"x": "new\ntable"}) == filled
+def test_docs_fill_every_file(tmp_path, monkeypatch, capsys):
+    """Links are relative to the file, what is outside of the marks stays, a place without a part says so."""
+    write_run(tmp_path / "results" / "Hopper-v4" / "sac_baseline" / "seed_1", [1.0, 2.0])
+    write_run(tmp_path / "results" / "Hopper-v4" / "drift" / "seed_1", [1.0, 2.0])
+    write_run(tmp_path / "results" / "Ant-v4" / "sac_baseline" / "seed_1", [1.0, 2.0], env_id="Ant-v4")
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def place(name):
+        return f"a\n<!-- generated: {name} -->\nold\n<!-- end -->\nb\n"
+
+    page = tmp_path / "docs" / "a.md"
+    (tmp_path / "README.md").write_text(place("picture-continuous") + place("speed"))
+    page.write_text(place("ablation"))
+    with pytest.raises(SystemExit):
+        plot.main(["docs"])
+    assert "for continuous" in capsys.readouterr().err
+    assert page.read_text() == place("ablation") and not (tmp_path / "results" / "ablation.png").exists()
+    page.write_text(place("ablation") + place("continuous"))
+    plot.main(["docs"])
+    readme = (
+        "a\n<!-- generated: picture-continuous -->\n![learning curves: continuous](results/continuous.png)\n"
+    )
+    none = "<!-- end -->\nb\na\n<!-- generated: speed -->\n(no runs yet)\n<!-- end -->\nb\n"
+    assert (tmp_path / "README.md").read_text() == readme + none
+    text = page.read_text()
+    assert "](../results/ablation.png)\n\n| task |" in text and "old" not in text
+    ablation, continuous = text.split("generated: continuous")
+    assert "drift: momentum" in ablation and "Ant-v4" not in ablation and "Ant-v4" in continuous
+    assert imread(tmp_path / "results" / "ablation.png").size
+    plot.main(["docs"])
+    assert page.read_text() == text
 
 
-def test_readme_and_pictures_are_not_stale(tmp_path):
-    """What is committed is what the committed runs give."""
-    parts, figures = plot.generate(ROOT / "results", "results")
-    readme = (ROOT / "README.md").read_text()
-    assert plot.fill(readme, parts) == readme, "run: python plot.py readme"
-    for name in parts:
-        assert f"<!-- generated: {name} -->" in readme
+def test_docs_and_pictures_are_not_stale(tmp_path):
+    """What is committed is what the committed runs give, and every part is somewhere."""
+    parts, figures = plot.generate(ROOT / "results")
+    files, places = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], set()
+    for path in files:
+        text = path.read_text()
+        link = os.path.relpath(ROOT / "results", path.parent)
+        assert plot.fill(text, parts, link) == text, f"{path.name}: run python plot.py docs"
+        places |= {match[2] for match in plot.PLACE.finditer(text)}
+    assert {name for name in parts if not name.startswith("picture-")} <= places
     for name, figure in figures.items():
         plot.save(figure, tmp_path / name)
-        committed, drawn = plt.imread(ROOT / "results" / name), plt.imread(tmp_path / name)
-        assert committed.shape == drawn.shape, "run: python plot.py readme"
+        committed, drawn = imread(ROOT / "results" / name), imread(tmp_path / name)
+        assert committed.shape == drawn.shape, "run: python plot.py docs"
         # One evaluation moved by half changes some 3,000 pixels.
         changed = np.abs(committed - drawn).max(-1) > 0.1
-        assert changed.sum() < 200, "run: python plot.py readme"
+        assert changed.sum() < 200, "run: python plot.py docs"
 
 
 def test_results_hold_runs_and_pictures_only():
     """Of each seed its eval.csv as the script wrote it and the run's config.json, in a folder named by task,
     label and seed."""
     default = asdict(sac_hpo_continuous.Args())
+    tables = ["speed.csv", "speed_cuda.csv", "gap.csv", "published/sac.csv"]
     for path in (ROOT / "results").rglob("*"):
-        if path.is_dir() or path.suffix == ".png" or path.name in ("speed.csv", "speed_cuda.csv"):
+        name = path.relative_to(ROOT / "results")
+        if path.is_dir() or path.suffix == ".png" or str(name) in tables:
             continue
         assert path.name in ("eval.csv", "config.json"), path
         args = json.loads((path.parent / "config.json").read_text())["args"]
-        task, label, seed = path.parent.relative_to(ROOT / "results").parts
+        task, label, seed = name.parent.parts
         seeds = range(args["seed"], args["seed"] + args.get("num_seeds", 1))
         assert args["env_id"] == task and seed in [f"seed_{n}" for n in seeds]
-        assert label in plot.LABELS
+        assert label in plot.EXPERIMENTS.index
         assert all(args[name] == default[name] for name in ("gamma", "batch_size"))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["curves", "--root", "EMPTY"], "no evaluated runs under"),
+        (["curves", "--root", "UNEVALUATED"], "no evaluated runs under"),
+        (["curves", "--root", "ONE", "--figure", "fig2"], "--figure must be one of continuous"),
+        (["curves", "--root", "ONE", "--window", "0"], "--window must be 1 or more"),
+        (["table", "--root", "ONE", "--envs", "Ant-v4"], "no evaluated runs of Ant-v4 under"),
+        (["table", "--root", "ONE", "--labels", "drift"], "there are: sac_baseline"),
+        (["table", "--root", "ONE", "--until", "5"], "no runs are left"),
+        (["curves", "--root", "ONE", "--out", "a.xyz"], "--out must end in .png, .pdf or .svg, not be a.xyz"),
+        (["curves", "--root", "ONE", "--out", "ONE/a/eval.csv/a.png"], "cannot be written"),
+        (["curves", "--root", "ONE", "--labels", "drift", "--figure", "safe"], "either --figure or --labels"),
+        (["docs", "--root", "ONE", "--files", "nowhere.md"], "--files must be files that exist"),
+        (["docs", "--root", "ONE", "--files", "ONE/a/eval.csv"], "for continuous"),
+        (["policy", "ONE"], "no agent_<step>.pt"),
+        (["policy", "ONE", "--samples", "1"], "--samples must be 2 or more"),
+        (["policy", "ONE", "--out", "a.xyz"], "--out must end in"),
+        (["policy", "AGENT"], "agent_10.pt is damaged or does not fit"),
+        (["policy", "AGENT", "--at", "20"], "--at 20: AGENT has agents of steps 10"),
+        (["policy", "SEEDS"], "SEEDS/seed_2 has no agent_<step>.pt"),
+        (["gap", "--out", "a.xyz"], "--out must end in"),
+    ],
+)
+def test_one_clear_line_for_bad_input(tmp_path, arguments, message, monkeypatch, capsys):
+    (tmp_path / "EMPTY").mkdir()
+    write_run(tmp_path / "UNEVALUATED" / "a", [])
+    write_run(tmp_path / "ONE" / "a", [1.0])
+    for seed in 2, 10:
+        (tmp_path / "SEEDS" / f"seed_{seed}").mkdir(parents=True)
+    (tmp_path / "AGENT").mkdir()
+    (tmp_path / "AGENT" / "agent_best.pt").touch()
+    (tmp_path / "AGENT" / "agent_10.pt").write_bytes(b"not a file of torch.save")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        plot.main(arguments)
+    *remarks, last = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2 and message in last
+    assert len(remarks) == ("--until" in arguments or arguments[-2:] == ["--labels", "drift"])
+
+
+def test_help_names_every_command_and_option():
+    ended = subprocess.run(
+        [sys.executable, ROOT / "plot.py", "curves", "--help"], capture_output=True, text=True
+    )
+    for words in "--window", "evaluations of the exponential average", "--until", "last environment step":
+        assert words in re.sub(r"\s+", " ", ended.stdout)
