@@ -12,9 +12,10 @@ volume, so the density of the evolved pair is known, and SAC's objective can be 
 S seeds are S agents that never meet, computed as one batch: what belongs to an agent has an axis S in front,
 losses are summed over it, and each agent's random numbers are its own. Read it as if S were 1.
 
-Paper -> this file: Eq. (7) and Algorithm 2 leapfrog, Eqs. (9) and (13) HamiltonianPolicy.force_at, Eq. (10)
-HamiltonianPolicy.sample_with_momentum, Eq. (12) policy_loss, Algorithm 1 train and update, [16] soft_q_target
-and q_loss, Sec. V-A evaluate, Table I TABLE_I, Table II --explore and --train, Fig. 6 --momentum-std-* 0.
+Paper -> this file: Eq. (7) leapfrog, Algorithm 2 HamiltonianPolicy.evolve, Eqs. (9) and (13)
+HamiltonianPolicy.force_at, Eq. (10) HamiltonianPolicy.sample_with_momentum, Eq. (12) policy_loss, Algorithm 1
+train and update, [16] soft_q_target and q_loss, Sec. V-A evaluate, Table I TABLE_I, Table II --explore and
+--train, Fig. 6 --momentum-std-* 0.
 Where this file departs from the paper, a comment says "Departure"; docs/departures.md gives the reasons.
 
 Shapes in comments: S seeds, B batch, O observation, A action.
@@ -256,8 +257,7 @@ class HamiltonianPolicy(GaussianPolicy):
         self.hidden = Linear(seeds, inputs, 2 * hidden)  # the ELU layers of T_h and of sigma_h, side by side
         self.transform = Linear(seeds, hidden, action_dim)  # T_h
         self.gate = Linear(seeds, hidden, action_dim)  # sigma_h, before its sigmoid
-        self.args = args
-        self.action_moves = args.coordinates == "action"  # else u
+        self.args, self.action_moves = args, args.coordinates == "action"  # else u moves
 
     def to_action(self, x: Tensor) -> Tensor:
         """From what the leapfrog moves to the action that critics, T_h, sigma_h and environment see."""

@@ -5,15 +5,14 @@ cost to come and lambda SAC-Lagrangian's multiplier. While acting, the leapfrog 
 at every step, until Q_C finds the action safe enough or --max-leapfrog-steps are done.
 
     python sac_hpo_safe.py --env-id HalfCheetah-v4 --num-seeds 5    # seeds 1 to 5, side by side
-    python sac_hpo_safe.py --env-id Hopper-v4 --cost torque --cost-limit 20
     python sac_hpo_safe.py --resume runs/<run>                      # go on with a run, bit for bit
     python sac_hpo_safe.py --evaluate runs/<run> --capture-video    # play the trained agents, filmed
 
 S seeds are S agents that never meet, computed as one batch: what belongs to an agent has an axis S in front,
 losses are summed over it, and each agent's random numbers are its own. Read it as if S were 1.
 
-Paper -> this file: Algorithm 3, Eqs. (14) and (15) HamiltonianPolicy.act, Sec. V-B cost_of,
-COSTS and constraint, Secs. II-B and V-B Multiplier, Eq. (7) and Algorithm 2 leapfrog, Eq. (13)
+Paper -> this file: Algorithm 3, Eqs. (14) and (15) HamiltonianPolicy.act, Sec. II-B cost_loss, Sec. V-B
+cost_of, COSTS, constraint and Multiplier, Eq. (7) leapfrog, Algorithm 2 HamiltonianPolicy.evolve, Eq. (13)
 HamiltonianPolicy.force_at, Eq. (10) HamiltonianPolicy.sample_with_momentum, Eq. (12) policy_loss, Algorithm 1
 train and update, [16] soft_q_target and q_loss, Sec. V-A evaluate, Table I TABLE_I.
 Where this file departs from the paper, a comment says "Departure"; docs/departures.md gives the reasons.
@@ -265,8 +264,7 @@ class HamiltonianPolicy(GaussianPolicy):
         self.transform = Linear(seeds, hidden, action_dim)  # T_h
         self.gate = Linear(seeds, hidden, action_dim)  # sigma_h, before its sigmoid
         self.draws_to_act = 1 + args.max_leapfrog_steps  # u_0 and the momentum of every leapfrog step
-        self.args = args
-        self.action_moves = args.coordinates == "action"  # else u
+        self.args, self.action_moves = args, args.coordinates == "action"  # else u moves
 
     def to_action(self, x: Tensor) -> Tensor:
         """From what the leapfrog moves to the action that critics, T_h, sigma_h and environment see."""
@@ -357,8 +355,7 @@ class HamiltonianPolicy(GaussianPolicy):
 def constraint(args: Args, total, discounted, length):
     """J_C of an episode, from the sum of its costs, their discounted sum and the number of its steps.
 
-    Departure: limits are in units of a discounted sum. The paper averages torque: mean / (1 - gamma) is the
-    sum of an endless episode. At gamma = 0.99 a limit of 25 is 25 % of torque, as where it is from (RCPO).
+    Departure: the paper averages torque. In units of the limits, discounted sums, it is mean / (1 - gamma).
     """
     return total / length / (1.0 - args.gamma) if args.cost == "torque" else discounted
 
@@ -496,8 +493,7 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     loss, q_logs = q_loss(agent.q(obs, action), target)
     descend(optimizers["q"], loss)
 
-    # Departure, as the paper does not say it: an average has no end. If Q_C of torque ended with the episode,
-    # falling over would save torque.
+    # Departure: an average has no end, and so torque has none. If it had, falling over would save torque.
     ends = torch.zeros_like(terminated) if args.cost == "torque" else terminated
     loss, cost_logs = cost_loss(agent.q_cost(obs, action).squeeze(1), next_q_cost, cost, ends, args.gamma)
     descend(optimizers["q_cost"], loss)

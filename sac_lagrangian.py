@@ -12,8 +12,8 @@ times eta, or down by what they cost below it.
 S seeds are S agents that never meet, computed as one batch: what belongs to an agent has an axis S in front,
 losses are summed over it, and each agent's random numbers are its own. Read it as if S were 1.
 
-Paper -> this file: Sec. V-B policy_loss and update, costs and limits cost_of, COSTS and constraint,
-Secs. II-B and V-B Multiplier, [16] soft_q_target and q_loss, Sec. V-A evaluate, Table I TABLE_I.
+Paper -> this file: Sec. II-B cost_loss, Sec. V-B cost_of, COSTS, constraint, Multiplier, policy_loss and
+update, [16] soft_q_target and q_loss, Sec. V-A evaluate, Table I TABLE_I.
 Where this file departs from the paper, a comment says "Departure"; docs/departures.md gives the reasons.
 
 Shapes in comments: S seeds, B batch, O observation, A action.
@@ -200,8 +200,7 @@ class GaussianPolicy(nn.Module):
 def constraint(args: Args, total, discounted, length):
     """J_C of an episode, from the sum of its costs, their discounted sum and the number of its steps.
 
-    Departure: limits are in units of a discounted sum. The paper averages torque: mean / (1 - gamma) is the
-    sum of an endless episode. At gamma = 0.99 a limit of 25 is 25 % of torque, as where it is from (RCPO).
+    Departure: the paper averages torque. In units of the limits, discounted sums, it is mean / (1 - gamma).
     """
     return total / length / (1.0 - args.gamma) if args.cost == "torque" else discounted
 
@@ -326,8 +325,7 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     loss, q_logs = q_loss(agent.q(obs, action), target)
     descend(optimizers["q"], loss)
 
-    # Departure, as the paper does not say it: an average has no end. If Q_C of torque ended with the episode,
-    # falling over would save torque.
+    # Departure: an average has no end, and so torque has none. If it had, falling over would save torque.
     ends = torch.zeros_like(terminated) if args.cost == "torque" else terminated
     loss, cost_logs = cost_loss(agent.q_cost(obs, action).squeeze(1), next_q_cost, cost, ends, args.gamma)
     descend(optimizers["q_cost"], loss)
