@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper's experiments, on this machine or on a Slurm cluster. experiments.csv has the runs of each.
 #
-#   ./benchmark.sh quick            about two minutes: does every script work here?
+#   ./benchmark.sh quick            three minutes: does every script work here?
 #   ./benchmark.sh continuous       Fig. 2: SAC, SAC-NF, SAC-HPO in both coordinates, on eight tasks
 #   ./benchmark.sh safe             Fig. 3: SAC-Lagrangian and safe SAC-HPO
 #   ./benchmark.sh ablation         Fig. 4, Table II, and controls: no force, no leapfrog, less momentum

@@ -193,21 +193,24 @@ def draw_published(axis: Axes, task: str, last: float) -> None:
     rows = PUBLISHED[(PUBLISHED["task"] == task) & (PUBLISHED["global_step"] <= last)]
     for source, row in rows.groupby("source"):
         x, mean, std = row["global_step"] / 1000, row["return_mean"], row["return_std_over_seeds"]
-        name = f"published SAC (n = {row['seeds'].iloc[0]}): {source}"
+        name = f"published SAC: {source.split()[0]} (n = {row['seeds'].iloc[0]})"
         axis.fill_between(x, mean - std, mean + std, color="#999999", alpha=0.3, linewidth=0, label=name)
         axis.plot(x, mean, color="#999999", linewidth=0.8, zorder=1)
 
 
 def draw_panel(axis: Axes, column: str, by_label: dict[str, list[Run]], window: int, looks: dict) -> bool:
-    """Mean over seeds and a standard deviation; returns whether it is smoothed, with dots at the ends."""
+    """Mean over seeds and a standard deviation; returns whether it is smoothed, with dots at the ends.
+
+    Of ten evaluations an average over five would end a third below the last: so from fifty on."""
     shortest = min(len(runs[0].table) for runs in by_label.values())
-    smoothed = window > 1 and column != "training_cost" and shortest >= 10
+    smoothed = window > 1 and column != "training_cost" and shortest >= 50
     for label, runs in by_label.items():
         raw, n, (color, line) = per_seed(runs, column), len(runs), looks[label]
         curves = raw.ewm(span=window if smoothed else 1, adjust=False).mean()
         x, mean, std = raw.index / 1000, curves.mean(axis=1), curves.std(axis=1)
         name = literally(f"{NAMES.get(label, label)} ({'one seed' if n == 1 else f'n = {n}'})")
-        axis.plot(x, mean, color=color, linestyle=line, linewidth=0.9 if n == 1 else 1.8, label=name)
+        look = {"color": color, "linestyle": line, "marker": "o" if len(x) == 1 else None}
+        axis.plot(x, mean, linewidth=0.9 if n == 1 else 1.8, label=name, **look)
         if n > 1:
             low = mean - std if column == "return_mean" else (mean - std).clip(lower=0)  # no cost is below
             band = {"facecolor": (color, 0.12), "edgecolor": (color, 0.6), "linestyle": line}
@@ -298,7 +301,7 @@ class Curves(Selection):
 
     Published curves of SAC on the same task stand behind in grey."""
 
-    window: int = 5  # evaluations of the exponential average, if there are ten or more; 1: none
+    window: int = 5  # evaluations of the exponential average, if there are fifty or more; 1: none
     out: Path = Path("curves.png")  # file to write; its ending chooses the format (png, pdf, svg)
 
     def __call__(self) -> None:
@@ -481,7 +484,7 @@ class Policy:
             figure.colorbar(axis.contourf(*contour, levels=20, cmap=pale), ax=axis, label="Q")
             for key, name, look in ("base", "base policy", dots), ("evolved", "evolved", circles):
                 name = f"{name}: mean Q {q_of[key].mean():.2f}"
-                axis.scatter(*actions[key][:, self.dims].T, label=name, **look)
+                axis.scatter(*actions[key][:200, self.dims].T, label=name, **look)  # more hide one another
             axis.set(xlabel=f"action {self.dims[0]}", ylabel=f"action {self.dims[1]}", title=f"step {step:,}")
             axis.set(xlim=(-1, 1), ylim=(-1, 1))
             below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}

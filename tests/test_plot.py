@@ -239,10 +239,10 @@ def test_comparisons_are_at_the_same_step(tmp_path):
 # ----------------------------------------------------------------------------------------------------- curves
 
 
-def test_ten_evaluations_are_smoothed(tmp_path):
-    """By 2 / (5 + 1) for the newest; a dot, explained, is the table's number. Of nine nothing is smoothed."""
+def test_fifty_evaluations_are_smoothed(tmp_path):
+    """By 2 / (5 + 1) for the newest; a dot, explained, is the table's number. Of 49 nothing is smoothed."""
     for seed in 1, 2:
-        write_run(tmp_path / f"{seed}", [0.0] * 8 + [3.0 * seed, 6.0 * seed], env_id="T-v0", seed=seed)
+        write_run(tmp_path / f"{seed}", [0.0] * 48 + [3.0 * seed, 6.0 * seed], env_id="T-v0", seed=seed)
     figure = curves(tmp_path)
     (axis,), _ = shown(figure)
     curve, dot = axis.lines
@@ -252,10 +252,10 @@ def test_ten_evaluations_are_smoothed(tmp_path):
     assert axis.get_ylabel() == "return, exponential\naverage over 5 evaluations"
     notes = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len(notes) == 2 and "the last evaluation alone" in notes[1]
-    for figure in curves(tmp_path, last=90_000), curves(tmp_path, window=1):
+    for figure in curves(tmp_path, last=490_000), curves(tmp_path, window=1):
         (axis,), _ = shown(figure)
         assert len(axis.lines) == 1 and axis.get_ylabel() == "return"
-        assert axis.lines[0].get_ydata()[8] == 4.5
+        assert axis.lines[0].get_ydata()[48] == 4.5
         assert len(figure.legends[0].get_texts()) == 1
 
 
@@ -288,7 +288,7 @@ def test_published_curves_are_shown_where_the_task_is_theirs(tmp_path):
     for task in "HalfCheetah-v4", "HalfCheetah-v3", "HalfCheetah-v5":
         write_run(tmp_path / task, [0.0] * 5, env_id=task)
     axes, texts = shown(curves(tmp_path))
-    sources = [text for text in texts if text.startswith("published SAC (n = 10): ")]
+    sources = [text for text in texts if text.startswith("published SAC: ") and text.endswith(" (n = 10)")]
     assert len(axes) == 3 and ["Tianshou" in text for text in sources] == [True, False]
     by_task = {axis.get_title(): axis for axis in axes}
     assert len(by_task["HalfCheetah-v5"].lines) == 1
