@@ -201,7 +201,7 @@ def draw_published(axis: Axes, task: str, last: float) -> None:
 def draw_panel(axis: Axes, column: str, by_label: dict[str, list[Run]], window: int, looks: dict) -> bool:
     """Mean over seeds and a standard deviation; returns whether it is smoothed, with dots at the ends.
 
-    Of ten evaluations an average over five would end a third below the last: so from fifty on."""
+    Of ten evaluations an average over five would end a quarter below the last: so from fifty on."""
     shortest = min(len(runs[0].table) for runs in by_label.values())
     smoothed = window > 1 and column != "training_cost" and shortest >= 50
     for label, runs in by_label.items():

@@ -369,7 +369,7 @@ def q_loss(q: Tensor, target: Tensor) -> tuple[Tensor, Logs]:
 def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: float) -> tuple[Tensor, Logs]:
     """Minus Eq. (12): alpha log_prob + (alpha beta_0 / 2) |rho_K|^2 - q, where q is of a_K. (S,)
 
-    beta_0 = 1 / std^2. Departure: log_prob has the tanh's term at a_K; in the paper it is log pi(a_0|s).
+    beta_0 = 1 / std^2. Departure: log_prob has tanh's term at a_K (as printed, at a_0, if the action moves).
     """
     penalty = torch.zeros_like(log_prob)
     if momentum_std > 0.0:  # without momentum, as in Fig. 6, beta_0 would be infinite: no penalty

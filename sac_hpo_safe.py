@@ -275,7 +275,7 @@ class HamiltonianPolicy(GaussianPolicy):
         (S, B), its gradient in the action, sigma_h, T_h (S, B, A). What s alone decides is computed once."""
         q_target, q_cost_target, multiplier = self.borrowed
         min_and_gradient = q_target.min_at(obs, rounded)
-        cost_and_gradient = q_cost_target.min_at(obs, rounded)  # the only one
+        cost_and_gradient = q_cost_target.min_at(obs, rounded)  # of one critic: no minimum
         hidden = self.hidden.with_first(obs if self.args.leapfrog_state else obs[..., :0])  # or no columns
 
         def force(x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -448,7 +448,7 @@ def cost_loss(q_cost: Tensor, next_q_cost: Tensor, cost, ends, gamma: float) -> 
 def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: float) -> tuple[Tensor, Logs]:
     """Minus Eq. (12): alpha log_prob + (alpha beta_0 / 2) |rho_K|^2 - q, where q is of a_K. (S,)
 
-    beta_0 = 1 / std^2. Departure: log_prob has the tanh's term at a_K; in the paper it is log pi(a_0|s).
+    beta_0 = 1 / std^2. Departure: log_prob has tanh's term at a_K (as printed, at a_0, if the action moves).
     """
     penalty = torch.zeros_like(log_prob)
     if momentum_std > 0.0:  # without momentum, as in Fig. 6, beta_0 would be infinite: no penalty
