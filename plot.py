@@ -32,6 +32,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 HERE = Path(__file__).resolve().parent
 EXPERIMENTS = pd.read_csv(HERE / "experiments.csv", dtype=str, keep_default_na=False).set_index("label")
@@ -41,6 +42,11 @@ FIGURES = {  # figure -> its labels, both in the order of the table
     for figure in OF_LABEL.explode().dropna().unique()
 }
 PUBLISHED = pd.read_csv(HERE / "results" / "published" / "sac.csv")  # means of published runs of SAC
+WIDTH = {
+    1: 5.6,
+    2: 9.2,
+    3: 9.6,
+}  # of a picture, in inches, by its panels in a row: text is read at 900 pixels
 COLUMNS = {"return_mean": "return", "j_c_mean": "cost J_C", "training_cost": "cost of training so far"}
 # Okabe and Ito's colours, which colour-blind readers tell apart, with line styles for print without colours.
 FIXED = {"sac_baseline": ("#0072B2", "--"), "sac_hpo_continuous": ("#D55E00", "-")}  # in every figure
@@ -198,76 +204,94 @@ def draw_published(axis: Axes, task: str, last: float) -> None:
         axis.plot(x, mean, color="#999999", linewidth=0.8, zorder=1)
 
 
-def draw_panel(axis: Axes, column: str, by_label: dict[str, list[Run]], window: int, looks: dict) -> bool:
-    """Mean over seeds and a standard deviation; returns whether it is smoothed, with dots at the ends.
+NOTES = {  # what a picture shows besides curves -> how its legend says so
+    "band": "band: ± one standard deviation over seeds",
+    "seeds": "right of the curves: the last evaluation of each seed, in the order of the legend",
+    "dot": "dot: the last evaluation alone, as in the table",
+}
+
+
+def draw_panel(axis: Axes, column: str, by_label: dict[str, list[Run]], window: int, looks: dict) -> set[str]:
+    """Means over seeds, and their spread: bands, or the seeds right of the curves, if more than three bands
+    would overlap. Returns which NOTES it needs.
 
     Of ten evaluations an average over five would end a quarter below the last: so from fifty on."""
     shortest = min(len(runs[0].table) for runs in by_label.values())
     smoothed = window > 1 and column != "training_cost" and shortest >= 50
-    for label, runs in by_label.items():
+    spread = "band" if sum(len(runs) > 1 for runs in by_label.values()) <= 3 else "seeds"
+    end, notes = max(runs[0].table.index[-1] for runs in by_label.values()) / 1000, set()
+    for place, (label, runs) in enumerate(by_label.items()):
         raw, n, (color, line) = per_seed(runs, column), len(runs), looks[label]
         curves = raw.ewm(span=window if smoothed else 1, adjust=False).mean()
         x, mean, std = raw.index / 1000, curves.mean(axis=1), curves.std(axis=1)
         name = literally(f"{NAMES.get(label, label)} ({'one seed' if n == 1 else f'n = {n}'})")
         look = {"color": color, "linestyle": line, "marker": "o" if len(x) == 1 else None}
         axis.plot(x, mean, linewidth=0.9 if n == 1 else 1.8, label=name, **look)
-        if n > 1:
+        notes |= {spread} if n > 1 else set()
+        if spread == "seeds":
+            beside = [end * (1.04 + 0.03 * place)] * n
+            axis.plot(beside, raw.iloc[-1], "-o", color=color, linewidth=0.8, markersize=2.5)
+        elif n > 1:
             low = mean - std if column == "return_mean" else (mean - std).clip(lower=0)  # no cost is below
             band = {"facecolor": (color, 0.12), "edgecolor": (color, 0.6), "linestyle": line}
             axis.fill_between(x, low, mean + std, linewidth=0.6, **band)
         if smoothed:
-            end = [mean.iloc[-1], raw.iloc[-1].mean()]
-            axis.plot(2 * [x[-1]], end, "-o", markevery=[1], color=color, linewidth=0.6, clip_on=False)
+            notes.add("dot")
+            last = [mean.iloc[-1], raw.iloc[-1].mean()]
+            axis.plot(2 * [x[-1]], last, "-o", markevery=[1], color=color, linewidth=0.6, clip_on=False)
     if column == "j_c_mean":
         for limit in {run.args["cost_limit"] for runs in by_label.values() for run in runs}:
             axis.axhline(limit, color="#555555", linewidth=0.9, label=f"limit {limit:g}")
     average = f", exponential\naverage over {window} evaluations" if smoothed else ""
     axis.set_ylabel(COLUMNS[column] + average, fontsize=8)
     axis.set_xlabel("thousand environment steps", fontsize=8)
+    ticks = MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]).tick_values(0, end)
+    axis.set_xticks(ticks[ticks <= end])
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25)
-    return smoothed
+    return notes
 
 
 def draw_curves(groups: Groups, window: int) -> Figure:
-    """A panel per task, four in a row, and below it, where there are costs, two for them; then its legend."""
+    """A panel per task, three in a row; below it two for costs, where there are any; then its legend."""
     tasks = {task: {label: groups[of, label] for of, label in groups if of == task} for task, _ in groups}
     columns = [c for c in COLUMNS if any(c in runs[0].table for runs in groups.values())]
     looks = looks_of([label for _, label in groups])
-    across, blocks, tall = min(len(tasks), 4), -(-len(tasks) // 4), max(map(len, tasks.values())) + 1
-    size = 3.8 * across + 1.7 * (across == 1), blocks * (2.5 * len(columns) + 0.16 * tall) + 0.4
-    figure, dots = Figure(figsize=size, layout="constrained"), False
+    across, blocks, tall = min(len(tasks), 3), -(-len(tasks) // 3), max(map(len, tasks.values())) + 1
+    size = WIDTH[across], blocks * (2.4 * len(columns) + 0.18 * tall) + 0.5
+    figure, notes = Figure(figsize=size, layout="constrained"), set()
     axes = figure.subplots(blocks * len(columns), across, squeeze=False)
     for i, (task, by_label) in enumerate(tasks.items()):
         entries, lowest = {}, None
         for row, column in enumerate(columns):
             if having := {label: runs for label, runs in by_label.items() if column in runs[0].table}:
-                lowest = axes[i // 4 * len(columns) + row, i % 4]
-                dots |= draw_panel(lowest, column, having, window, looks)
+                lowest = axes[i // 3 * len(columns) + row, i % 3]
+                notes |= draw_panel(lowest, column, having, window, looks)
                 if row == 0:
                     lowest.set_title(literally(task), fontsize=10)
                     if len(columns) == 1:  # with a limit to costs, returns do not compare
                         draw_published(lowest, task, max(runs[0].table.index[-1] for runs in having.values()))
                 entries |= dict(zip(*lowest.get_legend_handles_labels()[::-1], strict=True))
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22)}
-        lowest.legend(entries.values(), entries, fontsize=7, frameon=False, handlelength=3.5, **below)
+        lowest.legend(entries.values(), entries, fontsize=8, frameon=False, handlelength=3.5, **below)
     for axis in axes.flat:
         axis.set_visible(bool(axis.lines))
-    notes = {}
-    if any(len(runs) > 1 for runs in groups.values()):
-        notes["band: ± one standard deviation over seeds"] = Patch(facecolor="#dddddd", edgecolor="#777777")
-    if dots:
-        dot = Line2D([], [], color="#777777", marker="o", linestyle="")
-        notes["dot: the last evaluation alone, as in the table"] = dot
-    if notes:
-        figure.legend(notes.values(), notes, loc="outside lower center", fontsize=7, frameon=False, ncols=2)
+    dots = {"color": "#777777", "marker": "o"}
+    drawn = {
+        "band": Patch(facecolor="#dddddd", edgecolor="#777777"),
+        "seeds": Line2D([], [], markersize=2.5, linewidth=0.8, **dots),
+        "dot": Line2D([], [], linestyle="", **dots),
+    }
+    if there := [note for note in NOTES if note in notes]:
+        handles, texts = [drawn[note] for note in there], [NOTES[note] for note in there]
+        figure.legend(handles, texts, loc="outside lower center", fontsize=8, frameon=False)
     return figure
 
 
 def save(figure: Figure, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=130, metadata={"Software": None} if path.suffix == ".png" else None)
+        figure.savefig(path, dpi=150, metadata={"Software": None} if path.suffix == ".png" else None)
     except OSError as error:
         stop(f"{path} cannot be written ({error})")
     print(path)
@@ -472,7 +496,7 @@ class Policy:
         if missing := set(at) - set(there):
             stop(f"--at {min(missing)}: {folder} has agents of steps {', '.join(map(str, there))}")
         obs = state_of(files[max(at)], self.state_after)
-        figure = Figure(figsize=(4.6 * len(at), 4.6), layout="constrained")
+        figure = Figure(figsize=(3.2 * len(at), 4.4), layout="constrained")
         pale = LinearSegmentedColormap.from_list("pale", ["#a0a0a0", "#ffffff"])
         dots = {"color": "#0072B2", "s": 7, "linewidths": 0}
         circles = {"facecolors": "none", "edgecolors": "#D55E00", "s": 22, "linewidths": 0.6}
@@ -481,13 +505,14 @@ class Policy:
             changes = q_of["evolved"] - q_of["base"], q_of["drifted"] - q_of["base"]
             whole, noise = (f"{c.mean():+.2f} ({c.std(ddof=1) / self.samples**0.5:.2f})" for c in changes)
             print(f"step {step}: Q {q_of['base'].mean():.2f}, leapfrog {whole}, momentum alone {noise}")
-            figure.colorbar(axis.contourf(*contour, levels=20, cmap=pale), ax=axis, label="Q")
+            filled = axis.contourf(*contour, levels=20, cmap=pale)
+            figure.colorbar(filled, ax=axis, label="Q", location="top", ticks=MaxNLocator(4))
             for key, name, look in ("base", "base policy", dots), ("evolved", "evolved", circles):
                 name = f"{name}: mean Q {q_of[key].mean():.2f}"
                 axis.scatter(*actions[key][:200, self.dims].T, label=name, **look)  # more hide one another
             axis.set(xlabel=f"action {self.dims[0]}", ylabel=f"action {self.dims[1]}", title=f"step {step:,}")
             axis.set(xlim=(-1, 1), ylim=(-1, 1))
-            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
             axis.legend(fontsize=8, frameon=False, markerscale=1.5, **below)
         save(figure, self.out)
 
@@ -555,12 +580,13 @@ class Gap:
     out: Path = Path("results/gap.png")  # file to write, and a .csv beside it; its ending chooses the format
 
     def __call__(self) -> None:
-        figure = Figure(figsize=(3.6 * len(self.rows), 6.0), layout="constrained")
+        figure = Figure(figsize=(3.2 * len(self.rows), 5.6), layout="constrained")
         axes, found = figure.subplots(2, len(self.rows), squeeze=False, sharey=True), []
         x, width = (EDGES[:-1] + EDGES[1:]) / 2, EDGES[1] - EDGES[0]
         looks = {"gaussian": FIXED["sac_baseline"], "proposed": FIXED["sac_hpo_continuous"]}
+        looks["conventional"] = LOOKS[0]
         for row, column in zip(self.rows, axes.T, strict=True):
-            for operator, (color, line) in (looks | {"conventional": LOOKS[0]}).items():
+            for operator, (color, line) in looks.items():
                 both, target = train_chain(self, row, operator)
                 for chain, axis, shares in zip(("in updates", "exploring"), column, both, strict=True):
                     kl = (shares * np.log(np.maximum(shares, 1e-300) / target)).sum(-1)  # a share of 0 adds 0
@@ -568,16 +594,24 @@ class Gap:
                     if operator == "gaussian":
                         axis.fill_between(x, target / width, color="#cccccc", label="exp(Q / α) / Z")
                         axis.set_title(f"{row}'s row, {chain}", fontsize=10)
-                    name = f"{operator}: KL {kl[middle]:.2f}"
-                    axis.plot(x, shares[middle] / width, color=color, linestyle=line, label=name)
+                    axis.plot(x, shares[middle] / width, color=color, linestyle=line, label=operator)
+                    height = 0.9 - 0.09 * list(looks).index(operator)
+                    text = {"color": color, "fontsize": 8, "ha": "center", "transform": axis.transAxes}
+                    axis.text(0.5, height, f"{operator}: KL {kl[middle]:.2f}", **text)
                     result = {"row": row, "policy": operator, "actions": chain, "seeds": len(kl)}
                     result |= {"KL median": kl[middle], "lowest": min(kl), "highest": max(kl)}
                     found.append(result | {"updates": self.updates, "coordinates": self.coordinates})
                     spread = "KL {KL median:.2f} ({lowest:.2f} to {highest:.2f})".format(**result)
                     print(f"{row}, {operator}, {chain}: {spread}", flush=True)
         for axis in axes.flat:
-            axis.set(xlabel="action", ylabel="density", xlim=(-1, 1), ylim=(0, 6))
-            axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+            axis.set(xlim=(-1.08, 1.08), ylim=(0, 6))  # what stands at a bound can be seen
+            axis.tick_params(labelsize=8)
+        figure.supxlabel("action", fontsize=9)
+        figure.supylabel("density", fontsize=9)
+        shared = axes[0, 0].get_legend_handles_labels()
+        figure.legend(
+            *shared, loc="outside lower center", fontsize=9, frameon=False, ncols=4, handlelength=3.5
+        )
         pd.DataFrame(found).round(3).to_csv(self.out.with_suffix(".csv"), index=False)
         save(figure, self.out)
 

@@ -274,6 +274,33 @@ def test_curves_are_drawn(tmp_path, kind):
     assert ("limit 10" in texts) == (kind == "costs")
 
 
+def test_more_than_three_bands_become_dots(tmp_path):
+    """Each seed's last evaluation, not smoothed, right of the curves and in the order of the legend."""
+    for i, label in enumerate(["a", "b", "c", "d"]):
+        for seed in 1, 2:
+            write_run(
+                tmp_path / "T-v0" / label / f"seed_{seed}", [0.0, 10.0 * i + seed], env_id="T-v0", seed=seed
+            )
+    figure = curves(tmp_path)
+    (axis,), texts = shown(figure)
+    means, dots = axis.lines[::2], axis.lines[1::2]
+    assert not axis.collections and [line.get_ydata()[-1] for line in means] == [1.5, 11.5, 21.5, 31.5]
+    assert [line.get_ydata().tolist() for line in dots] == [
+        [1.0, 2.0],
+        [11.0, 12.0],
+        [21.0, 22.0],
+        [31.0, 32.0],
+    ]
+    places = [line.get_xdata()[0] for line in dots]
+    assert places == sorted(places) and places[0] > 20.0 and max(axis.get_xticks()) == 20.0
+    assert [text[0] for text in texts] == ["a", "b", "c", "d"]
+    assert [line.get_color() for line in means] == [line.get_color() for line in dots]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [plot.NOTES["seeds"]]
+    three = dict(list(plot.read_runs(tmp_path).items())[:3])
+    (axis,), _ = shown(plot.draw_curves(three, window=5))
+    assert len(axis.collections) == 3 and len(axis.lines) == 3
+
+
 def test_a_band_of_costs_ends_at_0(tmp_path):
     for seed in 1, 2:
         columns = {**costs(), "j_c_mean": [0.0, 20.0 * (seed - 1)] * 2}
@@ -430,7 +457,7 @@ def test_policy(trained, tmp_path, capsys):
         (run / f"seed_{seed}" / "agent_80.pt").unlink()
     for folder in run, first, run / "seed_10":
         plot.main(["policy", str(folder), "--dims", "1", "0", "--samples", "50", "--out", str(out)])
-        assert imread(out).shape[1] > (1000 if folder != run / "seed_10" else 400)
+        assert imread(out).shape[1] > (900 if folder != run / "seed_10" else 400)
         printed[folder] = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
     assert printed[run] == printed[first] == ["step 40", "step 80", str(out)]
     assert printed[run / "seed_10"] == ["step 40", str(out)]
