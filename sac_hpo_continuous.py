@@ -16,7 +16,7 @@ Paper -> this file: Eq. (7) leapfrog, Algorithm 2 HamiltonianPolicy.evolve, Eqs.
 HamiltonianPolicy.force_at, Eq. (10) HamiltonianPolicy.sample_with_momentum, Eq. (12) policy_loss, Algorithm 1
 train and update, [16] soft_q_target and q_loss, Sec. V-A evaluate, Table I TABLE_I, Table II --explore and
 --train, Fig. 6 --momentum-std-* 0.
-Where this file departs from the paper, a comment says "Departure"; docs/departures.md gives the reasons.
+Where this file departs from the paper, a comment says "Departure [entry]", which is in docs/departures.md.
 
 Shapes in comments: S seeds, B batch, O observation, A action.
 """
@@ -218,7 +218,7 @@ class GaussianPolicy(nn.Module):
     def forward(self, obs: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
         """u (S, B, A), differentiable in the weights, and log N(u; mean, std) (S, B)."""
         x = self.body(obs)  # (S, B, 256)
-        # Departure: log std is squashed into (-5, 2), as in CleanRL; the paper is silent on its bounds.
+        # Departure [Bounds of log std]: squashed into (-5, 2), as in CleanRL; the paper is silent.
         log_std = -5.0 + 3.5 * (torch.tanh(self.log_std(x)) + 1.0)
         log_normal = (-0.5 * xi.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)
         return self.mean(x) + log_std.exp() * xi, log_normal
@@ -244,9 +244,10 @@ def leapfrog(x: Tensor, rho: Tensor, force: Callable, step_size: float, steps: i
 class HamiltonianPolicy(GaussianPolicy):
     """The Gaussian draws u_0; more noise, zeta, gives the momentum rho_0 = std zeta. The leapfrog moves both.
 
-    Departure: the paper evolves the action itself, which may leave (-1, 1). Here u moves, a_K = tanh(u_K),
-    and log q(a_K, rho_K|s) = log N(u_0) + log N(rho_0) - sum log(1 - a_K^2) is exact. --coordinates action
-    is closer to the paper: a_0 = tanh(u_0) moves, is clamped to be used, and the density is of (a_0, rho_0).
+    Departure [What the leapfrog moves]: the paper evolves the action itself, which may leave (-1, 1). Here u
+    moves, a_K = tanh(u_K), and log q(a_K, rho_K|s) = log N(u_0) + log N(rho_0) - sum log(1 - a_K^2) is exact.
+    With --coordinates action, as in the paper, a_0 = tanh(u_0) moves. It is clamped to be used, and the
+    density is that of (a_0, rho_0).
     """
 
     draws = draws_to_act = 2
@@ -278,10 +279,10 @@ class HamiltonianPolicy(GaussianPolicy):
             found = {"q": q, "gradient": gradient}
             if operator == "conventional":  # Eq. (9)
                 f = -gradient / log_alpha.detach().exp().view(-1, 1, 1)
-                if not self.action_moves:  # Departure: U(u) = -Q / alpha - sum log(1 - a^2), as u moves
+                if not self.action_moves:  # Departure [Potential in Eq. (9)]: less sum log(1 - a^2)
                     f = (1.0 - action.square()) * f + 2.0 * action
                 return f, found
-            g = -F.normalize(gradient, dim=-1)  # Eq. (13); 0 stays 0. Departure: drives u without 1 - a^2
+            g = -F.normalize(gradient, dim=-1)  # 0 stays 0. Departure [Gradient in Eq. (13)]: drives u
             h_transform, h_gate = F.elu(hidden(torch.cat([action, g], dim=-1))).chunk(2, dim=-1)
             transform, gate = self.transform(h_transform), torch.sigmoid(self.gate(h_gate))
             f = torch.lerp(transform, g, gate)  # sigma_h g + (1 - sigma_h) T_h
@@ -308,7 +309,7 @@ class HamiltonianPolicy(GaussianPolicy):
         return self.to_action(x), log_prob, rho, found
 
     def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """For the soft target: a_K and what stands for log pi (S, B). Departure: without the momentum.
+        """For the soft target: a_K and what stands for log pi (S, B). Departure [Soft target]: no momentum.
 
         --momentum-in-target adds Eq. (12)'s penalty less A / 2, its mean over rho_0, which would add up in Q.
         """
@@ -320,7 +321,7 @@ class HamiltonianPolicy(GaussianPolicy):
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """The exploration chain's a_K. Departure: evaluation is the same without noise, from (mean, 0)."""
+        """The exploration chain's a_K. Departure [Evaluation of SAC-HPO]: from (mean, 0), no noise."""
         xi, zeta = noise
         u, _ = self(obs, xi)
         rho = self.args.momentum_std_explore * zeta
@@ -369,7 +370,7 @@ def q_loss(q: Tensor, target: Tensor) -> tuple[Tensor, Logs]:
 def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: float) -> tuple[Tensor, Logs]:
     """Minus Eq. (12): alpha log_prob + (alpha beta_0 / 2) |rho_K|^2 - q, where q is of a_K. (S,)
 
-    beta_0 = 1 / std^2. Departure: log_prob has tanh's term at a_K (as printed, at a_0, if the action moves).
+    beta_0 = 1 / std^2. Departure [Density]: log_prob has tanh's term at a_K (if the action moves, at a_0).
     """
     penalty = torch.zeros_like(log_prob)
     if momentum_std > 0.0:  # without momentum, as in Fig. 6, beta_0 would be infinite: no penalty
@@ -380,7 +381,7 @@ def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: f
 
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> tuple[Tensor, Logs]:
-    """-alpha (log pi + target entropy). Departure: off by default, since Table I gives fixed values. (S,)"""
+    """-alpha (log pi + target entropy). Departure [Temperature]: off, as Table I gives values. (S,)"""
     loss = -log_alpha.exp() * (log_prob.detach().mean(-1) + target_entropy)
     return loss, {"losses/temperature": loss}
 
@@ -932,7 +933,7 @@ def make_task(args: Args) -> tuple[Args, Task]:
 
 
 def train(args: Args) -> Path:
-    """Algorithm 1 for all seeds: act, update, step, and (Departure) store last. Returns the run's folder."""
+    """Algorithm 1 for all seeds. Returns the run's folder. Departure [The newest transition]: stored last."""
     for name, stored in asdict(stored_args(args.resume)).items() if args.resume else ():
         given = getattr(args, name)
         if name != "resume" and given != stored and not (name == "total_timesteps" and given > stored):

@@ -15,7 +15,7 @@ Paper -> this file: Algorithm 3, Eqs. (14) and (15) HamiltonianPolicy.act, Sec. 
 cost_of, COSTS, constraint and Multiplier, Eq. (7) leapfrog, Algorithm 2 HamiltonianPolicy.evolve, Eq. (13)
 HamiltonianPolicy.force_at, Eq. (10) HamiltonianPolicy.sample_with_momentum, Eq. (12) policy_loss, Algorithm 1
 train and update, [16] soft_q_target and q_loss, Sec. V-A evaluate, Table I TABLE_I.
-Where this file departs from the paper, a comment says "Departure"; docs/departures.md gives the reasons.
+Where this file departs from the paper, a comment says "Departure [entry]", which is in docs/departures.md.
 
 Shapes in comments: S seeds, B batch, O observation, A action.
 """
@@ -224,7 +224,7 @@ class GaussianPolicy(nn.Module):
     def forward(self, obs: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
         """u (S, B, A), differentiable in the weights, and log N(u; mean, std) (S, B)."""
         x = self.body(obs)  # (S, B, 256)
-        # Departure: log std is squashed into (-5, 2), as in CleanRL; the paper is silent on its bounds.
+        # Departure [Bounds of log std]: squashed into (-5, 2), as in CleanRL; the paper is silent.
         log_std = -5.0 + 3.5 * (torch.tanh(self.log_std(x)) + 1.0)
         log_normal = (-0.5 * xi.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)
         return self.mean(x) + log_std.exp() * xi, log_normal
@@ -250,9 +250,10 @@ def leapfrog(x: Tensor, rho: Tensor, force: Callable, step_size: float, steps: i
 class HamiltonianPolicy(GaussianPolicy):
     """The Gaussian draws u_0; more noise, zeta, gives the momentum rho_0 = std zeta. The leapfrog moves both.
 
-    Departure: the paper evolves the action itself, which may leave (-1, 1). Here u moves, a_K = tanh(u_K),
-    and log q(a_K, rho_K|s) = log N(u_0) + log N(rho_0) - sum log(1 - a_K^2) is exact. --coordinates action
-    is closer to the paper: a_0 = tanh(u_0) moves, is clamped to be used, and the density is of (a_0, rho_0).
+    Departure [What the leapfrog moves]: the paper evolves the action itself, which may leave (-1, 1). Here u
+    moves, a_K = tanh(u_K), and log q(a_K, rho_K|s) = log N(u_0) + log N(rho_0) - sum log(1 - a_K^2) is exact.
+    With --coordinates action, as in the paper, a_0 = tanh(u_0) moves. It is clamped to be used, and the
+    density is that of (a_0, rho_0).
     """
 
     draws = 2
@@ -282,9 +283,9 @@ class HamiltonianPolicy(GaussianPolicy):
             action = self.to_action(x)
             q, gradient = min_and_gradient(action)  # constants to autograd; `attach` puts dQ/da back
             q_cost, cost_gradient = cost_and_gradient(action)
-            q = q - multiplier.value.view(-1, 1) * q_cost  # Departure: Sec. V-B prints a plus, a misprint
+            q = q - multiplier.value.view(-1, 1) * q_cost  # Departure [Sign of lambda Q_C]: printed as a plus
             gradient = gradient - multiplier.value.view(-1, 1, 1) * cost_gradient
-            g = -F.normalize(gradient, dim=-1)  # Eq. (13); 0 stays 0. Departure: drives u without 1 - a^2
+            g = -F.normalize(gradient, dim=-1)  # 0 stays 0. Departure [Gradient in Eq. (13)]: drives u
             h_transform, h_gate = F.elu(hidden(torch.cat([action, g], dim=-1))).chunk(2, dim=-1)
             transform, gate = self.transform(h_transform), torch.sigmoid(self.gate(h_gate))
             f = torch.lerp(transform, g, gate)  # sigma_h g + (1 - sigma_h) T_h
@@ -309,7 +310,7 @@ class HamiltonianPolicy(GaussianPolicy):
         return self.to_action(x), log_prob, rho, found
 
     def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """For the soft target: a_K and what stands for log pi (S, B). Departure: without the momentum.
+        """For the soft target: a_K and what stands for log pi (S, B). Departure [Soft target]: no momentum.
 
         --momentum-in-target adds Eq. (12)'s penalty less A / 2, its mean over rho_0, which would add up in Q.
         """
@@ -324,8 +325,9 @@ class HamiltonianPolicy(GaussianPolicy):
         """Algorithm 3; `noise` has fresh momentum for every step. The states' episodes began at first_obs.
 
         Returns the action (S, B, A) and the step at which it was accepted (S, B), or the last + 1.
-        Departure: pi_B(s) is tanh(mean) of the policy as it is now; evaluation starts from (mean, 0). What is
-        there before the first step is not tested: so Algorithm 3 has it, though Sec. IV-D does not.
+        Departure [Reference policy pi_B]: tanh(mean) of the policy as it is now.
+        Departure [Evaluation of safe SAC-HPO]: it starts from (mean, 0).
+        Departure [First test of an action]: not before a step, as in Algorithm 3, unlike Sec. IV-D.
         """
         _, q_cost_target, _ = self.borrowed
         both = torch.cat([obs, first_obs], dim=1)
@@ -355,7 +357,7 @@ class HamiltonianPolicy(GaussianPolicy):
 def constraint(args: Args, total, discounted, length):
     """J_C of an episode, from the sum of its costs, their discounted sum and the number of its steps.
 
-    Departure: the paper averages torque. In units of the limits, discounted sums, it is mean / (1 - gamma).
+    Departure [Units of the limits]: discounted sums. In them the average torque is mean / (1 - gamma).
     """
     return total / length / (1.0 - args.gamma) if args.cost == "torque" else discounted
 
@@ -363,9 +365,9 @@ def constraint(args: Args, total, discounted, length):
 class Multiplier(nn.Module):
     """lambda <- [lambda + eta (J_C - d_0)]_+ of each seed (Secs. II-B and V-B), from 0.
 
-    Departure: it moves when the episodes since its last move add up to --cost-window steps, by their mean
-    J_C; moved after every episode, it outran a policy that falls over. Episodes that began with random
-    actions do not count, nor do those that a checkpoint cut.
+    Departure [When lambda moves]: when the episodes since its last move add up to --cost-window steps, by
+    their mean J_C; moved after every episode, it outran a policy that falls over. Episodes that began with
+    random actions do not count, nor do those that a checkpoint cut.
     """
 
     def __init__(self, seeds: int, args: Args):
@@ -448,7 +450,7 @@ def cost_loss(q_cost: Tensor, next_q_cost: Tensor, cost, ends, gamma: float) -> 
 def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: float) -> tuple[Tensor, Logs]:
     """Minus Eq. (12): alpha log_prob + (alpha beta_0 / 2) |rho_K|^2 - q, where q is of a_K. (S,)
 
-    beta_0 = 1 / std^2. Departure: log_prob has tanh's term at a_K (as printed, at a_0, if the action moves).
+    beta_0 = 1 / std^2. Departure [Density]: log_prob has tanh's term at a_K (if the action moves, at a_0).
     """
     penalty = torch.zeros_like(log_prob)
     if momentum_std > 0.0:  # without momentum, as in Fig. 6, beta_0 would be infinite: no penalty
@@ -459,7 +461,7 @@ def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: f
 
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> tuple[Tensor, Logs]:
-    """-alpha (log pi + target entropy). Departure: off by default, since Table I gives fixed values. (S,)"""
+    """-alpha (log pi + target entropy). Departure [Temperature]: off, as Table I gives values. (S,)"""
     loss = -log_alpha.exp() * (log_prob.detach().mean(-1) + target_entropy)
     return loss, {"losses/temperature": loss}
 
@@ -493,7 +495,7 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     loss, q_logs = q_loss(agent.q(obs, action), target)
     descend(optimizers["q"], loss)
 
-    # Departure: an average has no end, and so torque has none. If it had, falling over would save torque.
+    # Departure [Where Q_C ends]: an average, as torque is, has no end; else falling over would save torque.
     ends = torch.zeros_like(terminated) if args.cost == "torque" else terminated
     loss, cost_logs = cost_loss(agent.q_cost(obs, action).squeeze(1), next_q_cost, cost, ends, args.gamma)
     descend(optimizers["q_cost"], loss)
@@ -1071,7 +1073,7 @@ def make_task(args: Args) -> tuple[Args, Task]:
 
 
 def train(args: Args) -> Path:
-    """Algorithm 1 for all seeds: act, update, step, and (Departure) store last. Returns the run's folder."""
+    """Algorithm 1 for all seeds. Returns the run's folder. Departure [The newest transition]: stored last."""
     for name, stored in asdict(stored_args(args.resume)).items() if args.resume else ():
         given = getattr(args, name)
         if name != "resume" and given != stored and not (name == "total_timesteps" and given > stored):

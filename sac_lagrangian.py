@@ -14,7 +14,7 @@ losses are summed over it, and each agent's random numbers are its own. Read it 
 
 Paper -> this file: Sec. II-B cost_loss, Sec. V-B cost_of, COSTS, constraint, Multiplier, policy_loss and
 update, [16] soft_q_target and q_loss, Sec. V-A evaluate, Table I TABLE_I.
-Where this file departs from the paper, a comment says "Departure"; docs/departures.md gives the reasons.
+Where this file departs from the paper, a comment says "Departure [entry]", which is in docs/departures.md.
 
 Shapes in comments: S seeds, B batch, O observation, A action.
 """
@@ -181,7 +181,7 @@ class GaussianPolicy(nn.Module):
     def forward(self, obs: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
         """u (S, B, A), differentiable in the weights, and log N(u; mean, std) (S, B)."""
         x = self.body(obs)  # (S, B, 256)
-        # Departure: log std is squashed into (-5, 2), as in CleanRL; the paper is silent on its bounds.
+        # Departure [Bounds of log std]: squashed into (-5, 2), as in CleanRL; the paper is silent.
         log_std = -5.0 + 3.5 * (torch.tanh(self.log_std(x)) + 1.0)
         log_normal = (-0.5 * xi.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)
         return self.mean(x) + log_std.exp() * xi, log_normal
@@ -193,14 +193,14 @@ class GaussianPolicy(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """The action to execute. Departure: evaluation is the same without noise, from the mean."""
+        """The action to execute. Departure [Evaluation of a Gaussian]: from the mean, without noise."""
         return torch.tanh(self(obs, *noise)[0])
 
 
 def constraint(args: Args, total, discounted, length):
     """J_C of an episode, from the sum of its costs, their discounted sum and the number of its steps.
 
-    Departure: the paper averages torque. In units of the limits, discounted sums, it is mean / (1 - gamma).
+    Departure [Units of the limits]: discounted sums. In them the average torque is mean / (1 - gamma).
     """
     return total / length / (1.0 - args.gamma) if args.cost == "torque" else discounted
 
@@ -208,9 +208,9 @@ def constraint(args: Args, total, discounted, length):
 class Multiplier(nn.Module):
     """lambda <- [lambda + eta (J_C - d_0)]_+ of each seed (Secs. II-B and V-B), from 0.
 
-    Departure: it moves when the episodes since its last move add up to --cost-window steps, by their mean
-    J_C; moved after every episode, it outran a policy that falls over. Episodes that began with random
-    actions do not count, nor do those that a checkpoint cut.
+    Departure [When lambda moves]: when the episodes since its last move add up to --cost-window steps, by
+    their mean J_C; moved after every episode, it outran a policy that falls over. Episodes that began with
+    random actions do not count, nor do those that a checkpoint cut.
     """
 
     def __init__(self, seeds: int, args: Args):
@@ -296,7 +296,7 @@ def policy_loss(q: Tensor, log_prob: Tensor, alpha) -> tuple[Tensor, Logs]:
 
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> tuple[Tensor, Logs]:
-    """-alpha (log pi + target entropy). Departure: off by default, since Table I gives fixed values. (S,)"""
+    """-alpha (log pi + target entropy). Departure [Temperature]: off, as Table I gives values. (S,)"""
     loss = -log_alpha.exp() * (log_prob.detach().mean(-1) + target_entropy)
     return loss, {"losses/temperature": loss}
 
@@ -325,7 +325,7 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     loss, q_logs = q_loss(agent.q(obs, action), target)
     descend(optimizers["q"], loss)
 
-    # Departure: an average has no end, and so torque has none. If it had, falling over would save torque.
+    # Departure [Where Q_C ends]: an average, as torque is, has no end; else falling over would save torque.
     ends = torch.zeros_like(terminated) if args.cost == "torque" else terminated
     loss, cost_logs = cost_loss(agent.q_cost(obs, action).squeeze(1), next_q_cost, cost, ends, args.gamma)
     descend(optimizers["q_cost"], loss)
@@ -874,7 +874,7 @@ def make_task(args: Args) -> tuple[Args, Task]:
 
 
 def train(args: Args) -> Path:
-    """Algorithm 1 for all seeds: act, update, step, and (Departure) store last. Returns the run's folder."""
+    """Algorithm 1 for all seeds. Returns the run's folder. Departure [The newest transition]: stored last."""
     for name, stored in asdict(stored_args(args.resume)).items() if args.resume else ():
         given = getattr(args, name)
         if name != "resume" and given != stored and not (name == "total_timesteps" and given > stored):

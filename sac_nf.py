@@ -12,7 +12,7 @@ losses are summed over it, and each agent's random numbers are its own. Read it 
 
 Paper -> this file: Eq. (5) policy_loss, [16] soft_q_target and q_loss, Sec. V-A RadialFlow, FlowPolicy and
 evaluate, Table I TABLE_I.
-Where this file departs from the paper, a comment says "Departure"; docs/departures.md gives the reasons.
+Where this file departs from the paper, a comment says "Departure [entry]", which is in docs/departures.md.
 
 Shapes in comments: S seeds, B batch, O observation, A action.
 """
@@ -100,7 +100,7 @@ class Args:
 
 ALGORITHM = Path(__file__).stem
 TABLE_I = {  # the paper's settings: their names, then values by environment id without its version
-    "": ("alpha", "flows"),  # Departure: how many flows is not in the paper, but in SAC-NF's own code
+    "": ("alpha", "flows"),  # Departure [Number of flows]: from SAC-NF's own code, not from the paper
     "HalfCheetah": (0.2, 3),
     "Hopper": (0.2, 5),
     "Walker2d": (0.2, 5),
@@ -171,7 +171,7 @@ class GaussianPolicy(nn.Module):
     def forward(self, obs: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
         """u (S, B, A), differentiable in the weights, and log N(u; mean, std) (S, B)."""
         x = self.body(obs)  # (S, B, 256)
-        # Departure: log std is squashed into (-5, 2), as in CleanRL; the paper is silent on its bounds.
+        # Departure [Bounds of log std]: squashed into (-5, 2), as in CleanRL; the paper is silent.
         log_std = -5.0 + 3.5 * (torch.tanh(self.log_std(x)) + 1.0)
         log_normal = (-0.5 * xi.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)
         return self.mean(x) + log_std.exp() * xi, log_normal
@@ -183,7 +183,7 @@ class GaussianPolicy(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """The action to execute. Departure: evaluation is the same without noise, from the mean."""
+        """The action to execute. Departure [Evaluation of a Gaussian]: from the mean, without noise."""
         return torch.tanh(self(obs, *noise)[0])
 
 
@@ -192,7 +192,7 @@ class RadialFlow(nn.Module):
 
     It can be inverted if beta > -alpha: so alpha = exp(.), beta = -alpha + s and s = softplus(.). In terms of
     s it is z' = c + (z - c) (r + s) / (alpha + r), where nothing that must be positive rounds to 0.
-    Departure: the paper is silent on how flows start; here as the identity, s = alpha = 1, with c ~ N(0, 1).
+    Departure [Form and start of the flows]: as the identity, s = alpha = 1, with c ~ N(0, 1).
     """
 
     def __init__(self, seeds: int, action_dim: int):
@@ -216,7 +216,7 @@ class RadialFlow(nn.Module):
 class FlowPolicy(GaussianPolicy):
     """a = tanh(z_N): the Gaussian draws z_0, and N flows that do not depend on the state bend it.
 
-    Departure: the paper does not say how to evaluate it. Here, without noise, flows and tanh take z_0 = mean.
+    Departure [Evaluation of SAC-NF]: without noise, flows and tanh take z_0 = mean; the paper does not say.
     """
 
     def __init__(self, seeds: int, obs_dim: int, action_dim: int, flows: int):
@@ -277,7 +277,7 @@ def policy_loss(q: Tensor, log_prob: Tensor, alpha) -> tuple[Tensor, Logs]:
 
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> tuple[Tensor, Logs]:
-    """-alpha (log pi + target entropy). Departure: off by default, since Table I gives fixed values. (S,)"""
+    """-alpha (log pi + target entropy). Departure [Temperature]: off, as Table I gives values. (S,)"""
     loss = -log_alpha.exp() * (log_prob.detach().mean(-1) + target_entropy)
     return loss, {"losses/temperature": loss}
 
@@ -810,7 +810,7 @@ def make_task(args: Args) -> tuple[Args, Task]:
 
 
 def train(args: Args) -> Path:
-    """Algorithm 1 for all seeds: act, update, step, and (Departure) store last. Returns the run's folder."""
+    """Algorithm 1 for all seeds. Returns the run's folder. Departure [The newest transition]: stored last."""
     for name, stored in asdict(stored_args(args.resume)).items() if args.resume else ():
         given = getattr(args, name)
         if name != "resume" and given != stored and not (name == "total_timesteps" and given > stored):

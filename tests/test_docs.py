@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import textwrap
 import tokenize
-from collections import Counter
 from dataclasses import fields
 from fnmatch import fnmatch
 
@@ -263,9 +262,13 @@ def entries() -> dict[str, list[str]]:
     return found
 
 
-def places(text: str) -> Counter:
-    """Definition -> how many of its lines say "Departure". The module's docstring only says that they do."""
-    tree = ast.parse(text)
+DEPARTURE = re.compile(r"\bDeparture \[([^\]\n]+)\]")
+
+
+def departures(text: str) -> list[tuple[str, str]]:
+    """Of each comment that says "Departure [entry]": the definition it is in, and the entry. The module's
+    docstring only says that there are such comments."""
+    tree, found = ast.parse(text), []
 
     def inside(nodes, line):
         for node in nodes:
@@ -273,35 +276,49 @@ def places(text: str) -> Counter:
                 return node
         return None
 
-    counts = Counter()
     for number, line in enumerate(text.splitlines(), start=1):
         node = inside(tree.body, number)
         if "departure" not in line.lower() or (node is tree.body[0] and isinstance(node, ast.Expr)):
             continue
+        named = DEPARTURE.findall(line)
+        assert len(named) == len(re.findall("departure", line, re.IGNORECASE)), f"{number}: no entry: {line}"
         if isinstance(node, ast.ClassDef):
             method = inside([n for n in node.body if isinstance(n, ast.FunctionDef)], number)
-            counts[f"{node.name}.{method.name}" if method else node.name] += 1
+            name = f"{node.name}.{method.name}" if method else node.name
         elif isinstance(node, ast.Assign):
-            counts[node.targets[0].id] += 1
+            name = node.targets[0].id
         else:
             assert isinstance(node, ast.FunctionDef), f"line {number}: {line.strip()}"
-            counts[node.name] += 1
-    return counts
+            name = node.name
+        found += [(name, entry) for entry in named]
+    return found
 
 
-def test_places_of_a_small_script():
-    text = '"""Departure: as said."""\n\nA = 1  # Departure: one\n\n\nclass B:\n    """Departure."""\n\n'
-    text += (
-        "    def c(self):\n        # Departure: two\n\n        def d():  # and a Departure\n            ...\n"
-    )
-    assert places(text) == {"A": 1, "B": 1, "B.c": 2}
+def test_departures_of_a_small_script():
+    text = """'Departure: as said.'
+
+A = 1  # Departure [One]: x
 
 
-def test_every_departure_in_the_code_has_its_entry(script):
-    """At least as many entries as places, by the name of the definition."""
-    named = Counter(name for names in entries().values() for name in names)
-    found = places(source(script.ALGORITHM))
-    assert len(found) >= 3 and found <= named, found - named
+class B:
+    'Departure [Two].'
+
+    def c(self):
+        # Departure [A b (c)]: x
+
+        def d():  # Departure [Four]
+            ...
+"""
+    assert departures(text) == [("A", "One"), ("B", "Two"), ("B.c", "A b (c)"), ("B.c", "Four")]
+    with pytest.raises(AssertionError, match="3: no entry"):
+        departures('"""Doc."""\n\nA = 1  # Departure: without its entry\n')
+
+
+def test_every_departure_in_the_code_names_its_entry_and_the_entry_its_place(script):
+    known, found = entries(), departures(source(script.ALGORITHM))
+    assert len(found) >= 4
+    for name, entry in found:
+        assert entry in known and name in known[entry], (name, entry)
 
 
 def test_every_entry_names_code_that_exists():
