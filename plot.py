@@ -288,9 +288,16 @@ def draw_curves(groups: Groups, window: int) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def make_folder_of(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        stop(f"{path} cannot be written ({error})")
+
+
+def save(figure: Figure, path: Path) -> None:
+    make_folder_of(path)
+    try:
         figure.savefig(path, dpi=150, metadata={"Software": None} if path.suffix == ".png" else None)
     except OSError as error:
         stop(f"{path} cannot be written ({error})")
@@ -581,6 +588,7 @@ class Gap:
 
     def __call__(self) -> None:
         figure = Figure(figsize=(3.2 * len(self.rows), 5.6), layout="constrained")
+        make_folder_of(self.out)  # or says now, and not after two minutes, that it cannot
         axes, found = figure.subplots(2, len(self.rows), squeeze=False, sharey=True), []
         x, width = (EDGES[:-1] + EDGES[1:]) / 2, EDGES[1] - EDGES[0]
         looks = {"gaussian": FIXED["sac_baseline"], "proposed": FIXED["sac_hpo_continuous"]}
@@ -606,14 +614,16 @@ class Gap:
         for axis in axes.flat:
             axis.set(xlim=(-1.08, 1.08), ylim=(0, 6))  # what stands at a bound can be seen
             axis.tick_params(labelsize=8)
-        figure.supxlabel("action", fontsize=9)
-        figure.supylabel("density", fontsize=9)
+        for axis in axes[-1]:
+            axis.set_xlabel("action")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("density")
         shared = axes[0, 0].get_legend_handles_labels()
         figure.legend(
             *shared, loc="outside lower center", fontsize=9, frameon=False, ncols=4, handlelength=3.5
         )
-        pd.DataFrame(found).round(3).to_csv(self.out.with_suffix(".csv"), index=False)
         save(figure, self.out)
+        pd.DataFrame(found).to_csv(self.out.with_suffix(".csv"), index=False, float_format="%.3f")
 
 
 # ------------------------------------------------------------------------------------------------------- docs

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import textwrap
 import tokenize
 from dataclasses import fields
@@ -148,6 +149,35 @@ def test_it_is_shown_how_to_load_an_agent(script):
     for line in example:
         (call,) = re.findall(r"\bpolicy\([^()]*\)", line) or [line]
         assert line in shown[2].splitlines() or f"`{call}`" in USAGE, line
+
+
+def test_the_environment_that_is_shown_trains(tmp_path):
+    """By its command, cut short; then it is filmed, and its agent acts in the user's own program."""
+    text = USAGE.split("\n## Your own environment\n")[1]
+    (module,) = re.findall(r"```python\n(.*?)```", text.split("\n## ")[0], re.DOTALL)
+    (tmp_path / "my_module.py").write_text(module)
+    (command,) = [line for line in commands_of(text) if "my_module:" in line]
+    words = [sys.executable, "-W", "error::UserWarning", *shlex.split(command)[1:]]
+    words[words.index("--total-timesteps") + 1] = "520"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    (tmp_path / words[3]).symlink_to(ROOT / words[3])
+
+    def run(*words):
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "seed 1, step 520: return" in run(*words)
+    (folder,) = (tmp_path / "runs").iterdir()
+    run(*words[:4], "--evaluate", str(folder), "--capture-video", "--eval-episodes", "1")
+    assert list((folder / "seed_1" / "videos").glob("*.mp4"))
+    program = re.findall(r"```python\n(.*?)```", text.split("\n## ")[1], re.DOTALL)[0]
+    program = (
+        program.replace("runs/<run>", str(folder)).replace("1000000", "520").replace("Hopper-v4", "Point-v0")
+    )
+    run(sys.executable, "-c", f"import my_module\n{program}\nassert env.observation_space.contains(obs)")
+    check = "from gymnasium.utils.env_checker import check_env\nimport my_module, gymnasium as gym\n"
+    run(sys.executable, "-c", check + "check_env(gym.make('Point-v0', render_mode='rgb_array').unwrapped)")
 
 
 SIZES = dict(re.findall(r"^\| (\S+-v\d) \| ([\d,]+ \| [\d,]+ \| \d+ %) \|$", SPEED, re.MULTILINE))

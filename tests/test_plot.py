@@ -553,12 +553,12 @@ def test_gap_writes_a_picture_and_a_table(tmp_path, monkeypatch, capsys):
         return [both, both[:1].repeat(3, 0) if operator == "proposed" else both[1:].repeat(2, 0)[:3]], target
 
     monkeypatch.setattr(plot, "train_chain", train)
-    plot.main(["gap", "--rows", "Ant", "--num-seeds", "3", "--out", str(tmp_path / "gap.png")])
-    assert imread(tmp_path / "gap.png").size
+    plot.main(["gap", "--rows", "Ant", "--num-seeds", "3", "--out", str(tmp_path / "new" / "gap.png")])
+    assert imread(tmp_path / "new" / "gap.png").size
     assert "Ant, proposed, in updates: KL 0.00 (0.00 to 0.69)" in capsys.readouterr().out
-    rows = [line.split(" | ") for line in plot.csv_table(tmp_path / "gap.csv").splitlines()]
+    rows = [line.split(" | ") for line in plot.csv_table(tmp_path / "new" / "gap.csv").splitlines()]
     assert rows[0] == ["| policy", "actions", "KL median", "lowest", "highest |"]
-    assert rows[3] == ["| gaussian", "exploring", "0.0", "0.0", "0.0 |"]
+    assert rows[3] == ["| gaussian", "exploring", "0.000", "0.000", "0.000 |"]
     assert rows[-1] == ["row: Ant; seeds: 3; updates: 1500; coordinates: pre-tanh"]
 
 
@@ -671,6 +671,7 @@ def test_results_hold_runs_and_pictures_only():
         (["policy", "AGENT", "--at", "20"], "--at 20: AGENT has agents of steps 10"),
         (["policy", "SEEDS"], "SEEDS/seed_2 has no agent_<step>.pt"),
         (["gap", "--out", "a.xyz"], "--out must end in"),
+        (["gap", "--out", "ONE/a/eval.csv/a.png"], "cannot be written"),
     ],
 )
 def test_one_clear_line_for_bad_input(tmp_path, arguments, message, monkeypatch, capsys):
