@@ -245,7 +245,13 @@ if [ "$experiment" = collect ]; then
             echo "left as it is, being longer: $to" >&2
             continue
         fi
-        [ -n "$dry_run" ] || { mkdir -p "$to" && cp "$csv" "$run/config.json" "$to"; }
+        if [ -z "$dry_run" ]; then
+            mkdir -p "$to" && cp "$csv" "$run/config.json" "$to"
+            rm -f "$to/training.csv" # of another run; this one's, if it has TensorBoard's files
+            if compgen -G "${csv%/*}/*tfevents*" >/dev/null; then
+                "$python" plot.py logs "${csv%/*}" >/dev/null && cp "${csv%/*}/training.csv" "$to"
+            fi
+        fi
         echo "$to"
     done
     [ -n "$found" ] || stop "no finished runs under --runs $runs"

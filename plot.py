@@ -4,6 +4,7 @@
     python plot.py table --figure continuous    # final scores of what is in results/, as in Fig. 2
     python plot.py policy runs/<run>            # Fig. 7, from agent_<step>.pt files of a SAC-HPO run
     python plot.py gap                          # how near to exp(Q / alpha) a policy comes if Q has two modes
+    python plot.py logs runs/<run>              # what training logged, into a training.csv
     python plot.py docs                         # rewrites what README.md and docs/ have from here
 
 A run is any folder, at any depth under --root, with a config.json and an eval.csv, or with an eval.csv in the
@@ -14,6 +15,7 @@ in which runs of this script on the same task differ, as in "sac_nf, tau=0.01". 
 
 import glob
 import json
+import logging
 import os
 import re
 import sys
@@ -48,6 +50,12 @@ WIDTH = {
     3: 9.6,
 }  # of a picture, in inches, by its panels in a row: text is read at 900 pixels
 COLUMNS = {"return_mean": "return", "j_c_mean": "cost J_C", "training_cost": "cost of training so far"}
+LOGGED = {  # by training.csv: what tells whether the leapfrog does anything
+    "values/entropy": "entropy in the objective, nats",
+    "values/momentum_penalty": "(β₀/2) |ρ_K|²",
+    "values/gate": "σ_h",
+    "values/transform_norm": "‖T_h‖",
+}
 # Okabe and Ito's colours, which colour-blind readers tell apart, with line styles for print without colours.
 FIXED = {"sac_baseline": ("#0072B2", "--"), "sac_hpo_continuous": ("#D55E00", "-")}  # in every figure
 COLORS = "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00"
@@ -97,6 +105,8 @@ def read_run(path: Path, envs: tuple[str, ...]) -> Run | None:
     if (envs and task not in envs) or path.read_text(encoding="utf-8").count("\n") < 2:
         return None
     table = pd.read_csv(path).set_index("global_step")
+    if (logged := folder / "training.csv").exists():
+        table = table.join(pd.read_csv(logged).set_index("global_step"))
     costs = ["j_c_mean", "training_cost", "lambda"] if "cost_limit" in args else []
     for column in ["return_mean", *costs]:
         if not np.isfinite(table[column].astype(float)).all():
@@ -222,7 +232,7 @@ def draw_panel(axis: Axes, column: str, by_label: dict[str, list[Run]], window: 
     end, notes = max(runs[0].table.index[-1] for runs in by_label.values()) / 1000, set()
     for place, (label, runs) in enumerate(by_label.items()):
         raw, n, (color, line) = per_seed(runs, column), len(runs), looks[label]
-        curves = raw.ewm(span=window if smoothed else 1, adjust=False).mean()
+        curves = raw.ewm(span=window if smoothed else 1, adjust=False).mean().where(raw.notna())
         x, mean, std = raw.index / 1000, curves.mean(axis=1), curves.std(axis=1)
         name = literally(f"{NAMES.get(label, label)} ({'one seed' if n == 1 else f'n = {n}'})")
         look = {"color": color, "linestyle": line, "marker": "o" if len(x) == 1 else None}
@@ -232,7 +242,9 @@ def draw_panel(axis: Axes, column: str, by_label: dict[str, list[Run]], window: 
             beside = [end * (1.04 + 0.03 * place)] * n
             axis.plot(beside, raw.iloc[-1], "-o", color=color, linewidth=0.8, markersize=2.5)
         elif n > 1:
-            low = mean - std if column == "return_mean" else (mean - std).clip(lower=0)  # no cost is below
+            low = (
+                (mean - std).clip(lower=0) if "cost" in COLUMNS.get(column, "") else mean - std
+            )  # none is below
             band = {"facecolor": (color, 0.12), "edgecolor": (color, 0.6), "linestyle": line}
             axis.fill_between(x, low, mean + std, linewidth=0.6, **band)
         if smoothed:
@@ -243,7 +255,7 @@ def draw_panel(axis: Axes, column: str, by_label: dict[str, list[Run]], window: 
         for limit in {run.args["cost_limit"] for runs in by_label.values() for run in runs}:
             axis.axhline(limit, color="#555555", linewidth=0.9, label=f"limit {limit:g}")
     average = f", exponential\naverage over {window} evaluations" if smoothed else ""
-    axis.set_ylabel(COLUMNS[column] + average, fontsize=8)
+    axis.set_ylabel((COLUMNS | LOGGED).get(column, literally(column)) + average, fontsize=8)
     axis.set_xlabel("thousand environment steps", fontsize=8)
     ticks = MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]).tick_values(0, end)
     axis.set_xticks(ticks[ticks <= end])
@@ -252,13 +264,14 @@ def draw_panel(axis: Axes, column: str, by_label: dict[str, list[Run]], window: 
     return notes
 
 
-def draw_curves(groups: Groups, window: int) -> Figure:
-    """A panel per task, three in a row; below it two for costs, where there are any; then its legend."""
+def draw_curves(groups: Groups, window: int, columns: tuple[str, ...] = ()) -> Figure:
+    """For each task, three in a row, a panel per column, below one another, and then its legend. Columns are
+    the return and, where there are any, costs; or those given."""
     tasks = {task: {label: groups[of, label] for of, label in groups if of == task} for task, _ in groups}
-    columns = [c for c in COLUMNS if any(c in runs[0].table for runs in groups.values())]
+    columns = columns or [c for c in COLUMNS if any(c in runs[0].table for runs in groups.values())]
     looks = looks_of([label for _, label in groups])
     across, blocks, tall = min(len(tasks), 3), -(-len(tasks) // 3), max(map(len, tasks.values())) + 1
-    size = WIDTH[across], blocks * (2.4 * len(columns) + 0.18 * tall) + 0.5
+    size = WIDTH[across], blocks * ((2.4 if len(columns) < 4 else 1.7) * len(columns) + 0.18 * tall) + 0.5
     figure, notes = Figure(figsize=size, layout="constrained"), set()
     axes = figure.subplots(blocks * len(columns), across, squeeze=False)
     for i, (task, by_label) in enumerate(tasks.items()):
@@ -269,7 +282,7 @@ def draw_curves(groups: Groups, window: int) -> Figure:
                 notes |= draw_panel(lowest, column, having, window, looks)
                 if row == 0:
                     lowest.set_title(literally(task), fontsize=10)
-                    if len(columns) == 1:  # with a limit to costs, returns do not compare
+                    if columns[0] == "return_mean" and "j_c_mean" not in columns:  # limited, none compares
                         draw_published(lowest, task, max(runs[0].table.index[-1] for runs in having.values()))
                 entries |= dict(zip(*lowest.get_legend_handles_labels()[::-1], strict=True))
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22)}
@@ -332,13 +345,18 @@ class Curves(Selection):
 
     Published curves of SAC on the same task stand behind in grey."""
 
+    columns: tuple[str, ...] = ()  # of eval.csv, or of training.csv (see logs); else the return, and costs
     window: int = 5  # evaluations of the exponential average, if there are fifty or more; 1: none
     out: Path = Path("curves.png")  # file to write; its ending chooses the format (png, pdf, svg)
 
     def __call__(self) -> None:
         if self.window < 1:
             stop(f"--window must be 1 or more, not {self.window}")
-        save(draw_curves(self.runs(), self.window), self.out)
+        groups = self.runs()
+        there = dict.fromkeys(column for runs in groups.values() for column in runs[0].table)
+        if missing := [column for column in self.columns if column not in there]:
+            stop(f"--columns: no run has {', '.join(missing)}; there are: {', '.join(there)}")
+        save(draw_curves(groups, self.window, self.columns), self.out)
 
 
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:
@@ -402,6 +420,20 @@ def table_of(groups: Groups) -> str:
     return markdown(rows)
 
 
+def logged_table(groups: Groups) -> str:
+    """A Markdown table of what training logged before the last evaluation: means over seeds."""
+    rows = []
+    for (task, label), runs in groups.items():
+        row = {"task": task, "algorithm": NAMES.get(label, label), "n": str(len(runs))}
+        row["step"] = f"{runs[0].table.index[-1]:,}"
+        last = pd.DataFrame([run.table.iloc[-1] for run in runs])
+        for column, name in LOGGED.items():
+            known = column in last and last[column].notna().any()
+            row[name] = f"{last[column].mean():.2f}" if known else None
+        rows.append(row)
+    return markdown(rows)
+
+
 @dataclass
 class Table(Selection):
     """Final scores as a Markdown table: of each seed its last evaluation, of ten episodes, never its best.
@@ -410,6 +442,33 @@ class Table(Selection):
 
     def __call__(self) -> None:
         print(table_of(self.runs()))
+
+
+@dataclass
+class Logs:
+    """What training logged for TensorBoard, averaged from one evaluation to the next: a training.csv beside
+    each eval.csv, for --columns of curves."""
+
+    run: Annotated[Path, tyro.conf.Positional]  # folder of a run, or seed_<n> in it
+
+    def __call__(self) -> None:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        logging.getLogger("tensorboard").setLevel(logging.ERROR)  # that a run was resumed is no news
+        found = [
+            path.parent for path in sorted(self.run.rglob("eval.csv")) if any(path.parent.glob("*tfevents*"))
+        ]
+        for folder in found or stop(f"{self.run}: no eval.csv with TensorBoard's files beside it"):
+            steps = pd.read_csv(folder / "eval.csv")["global_step"]
+            events, columns = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload(), {}
+            for tag in (tag for tag in events.Tags()["scalars"] if not tag.startswith("eval/")):
+                logged = pd.DataFrame(events.Scalars(tag))
+                # The first evaluation at or after it; what came after the last one belongs to none.
+                after = pd.cut(logged["step"], [0, *steps], labels=steps)
+                columns[tag] = logged["value"].groupby(after, observed=False).mean()
+            table = pd.DataFrame(columns, index=pd.Index(steps, name="global_step"))
+            table.to_csv(folder / "training.csv", float_format="%.5g")
+            print(folder / "training.csv")
 
 
 # --------------------------------------------------------------------------------------------- policy and gap
@@ -650,6 +709,10 @@ def generate(root: Path) -> tuple[dict[str, str], dict[str, Figure]]:
             figures[f"{name}.png"] = draw_curves(chosen, window=5)
             parts[f"picture-{name}"] = f"![learning curves: {name}]({{root}}/{name}.png)"
             parts[name] = parts[f"picture-{name}"] + "\n\n" + table_of(chosen)
+    logged = {key: runs for key, runs in groups.items() if set(LOGGED) & set(runs[0].table)}
+    if logged := {key: logged[key] for key in logged if key[1] in FIGURES["continuous"]}:
+        figures["training.png"] = draw_curves(align(logged), window=5, columns=tuple(LOGGED))
+        parts["training"] = "![what training logged]({root}/training.png)\n\n" + logged_table(logged)
     for name in "gap", "speed", "speed-cuda":
         if (path := root / f"{name.replace('-', '_')}.csv").exists():
             parts[name] = csv_table(path)
@@ -700,7 +763,7 @@ def main(words: list[str] | None = None) -> None:
     """Runs the command line, or the one given."""
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None, if closed
         stream.reconfigure(errors="backslashreplace")  # a terminal may know ASCII only
-    commands = {"curves": Curves, "table": Table, "policy": Policy, "gap": Gap, "docs": Docs}
+    commands = {"curves": Curves, "table": Table, "policy": Policy, "gap": Gap, "logs": Logs, "docs": Docs}
     command = tyro.extras.subcommand_cli_from_dict(commands, args=words)
     if (path := getattr(command, "out", None)) and path.suffix not in (".png", ".pdf", ".svg"):
         stop(f"--out must end in .png, .pdf or .svg, not be {path}")

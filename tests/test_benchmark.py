@@ -15,9 +15,11 @@ STAND_IN = """#!/usr/bin/env bash
 # Called as: python -c QUESTION
 # or as:     python SCRIPT.py --env-id E --seed M --num-seeds N ... --total-timesteps N --runs-dir D
 # or as:     python SCRIPT.py --resume R --total-timesteps N
+# or as:     python plot.py logs FOLDER
 # Of a seed it makes what the scripts make: in the run's folder or, if SEEDS names folders or there is more
 # than one seed, in those.
 [ "$1" != -c ] || { echo "$*" >> "$CALLS.asked"; echo "${GPU:-False}"; exit; }
+[ "$1 $2" != "plot.py logs" ] || { echo "means of $3" > "$3/training.csv"; exit; }
 [ "$OMP_NUM_THREADS" = 1 ] || exit 9
 echo "$*" >> "$CALLS"
 script=$1
@@ -537,7 +539,17 @@ def test_collect(bench, tmp_path):
     collect = [str(copy / "benchmark.sh"), "collect", "--runs", str(bench.runs)]
     subprocess.run([*collect, "--dry-run"], check=True)
     assert not (copy / "results").exists()
+    (bench.runs / "A-v0" / "sac_nf" / "seed_1" / "a__run" / "events.out.tfevents.1").touch()
+    stale = copy / "results" / "A-v0" / "sac_baseline" / "seed_1" / "training.csv"
+    stale.parent.mkdir(parents=True)
+    stale.touch()  # of a run that was here before
     subprocess.run(collect, check=True)
+    logged = copy / "results" / "A-v0" / "sac_nf" / "seed_1" / "training.csv"
+    assert logged.read_text().startswith("means of ") and logged.read_text().endswith(
+        "sac_nf/seed_1/a__run\n"
+    )
+    assert list((copy / "results").rglob("training.csv")) == [logged]
+    logged.unlink()
     labels = ["action-coordinates", "sac_baseline", "sac_hpo_continuous", "sac_nf"]
     assert collected(copy) == [f"A-v0/{label}/seed_1" for label in labels]
     longer = copy / "results" / "A-v0" / "sac_nf" / "seed_1" / "eval.csv"

@@ -18,6 +18,8 @@ import code_map
 import pytest
 from conftest import ROOT, SCRIPTS, make_args
 
+import plot
+
 README = (ROOT / "README.md").read_text()
 PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 USAGE, SPEED, DEPARTURES = PAGES["usage.md"], PAGES["speed.md"], PAGES["departures.md"]
@@ -74,6 +76,18 @@ def test_commands_are_understood(script):
     assert own or script.ALGORITHM != "sac_hpo_continuous"
     for command in own:
         assert set(re.findall(r"--[a-z][a-z0-9-]*", command.partition(".py")[2])) <= flags(script), command
+
+
+def test_commands_of_plot_are_understood():
+    """Parsed as plot.py parses them, and not run."""
+    text = "\n".join([README, *PAGES.values()])
+    calls = {line.partition("#")[0].strip() for line in commands_of(text)}
+    calls |= set(re.findall(r"`(python plot\.py [^`]+)`", text))
+    calls = {call for call in calls if call.startswith("python plot.py ")}
+    commands = {"curves": plot.Curves, "table": plot.Table, "policy": plot.Policy, "gap": plot.Gap}
+    commands |= {"logs": plot.Logs, "docs": plot.Docs}
+    used = [plot.tyro.extras.subcommand_cli_from_dict(commands, args=shlex.split(call)[2:]) for call in calls]
+    assert len(calls) > 7 and {type(command) for command in used} == set(commands.values())
 
 
 def test_experiments_that_are_named_exist():

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from conftest import ROOT, command
 from matplotlib.image import imread
+from torch.utils.tensorboard import SummaryWriter
 
 import plot
 import sac_hpo_continuous
@@ -368,6 +370,44 @@ def test_no_legend_covers_data(tmp_path):
     assert box.y0 >= whole.y0 and box.x1 <= whole.x1
 
 
+def test_columns_of_what_training_logged(tmp_path, capsys):
+    """Of a run that was resumed, what its checkpoint did not know of counts once; means from evaluation to
+    evaluation; any column of both files can be drawn, without published curves and with bands below 0."""
+    run = write_seeds(tmp_path / "a", (1, 2), [7.0, 8.0, 9.0], env_id="Hopper-v4")  # at 10, 20, 30 thousand
+    for seed, sign in (1, 1.0), (2, -1.0):
+        for start, steps in (0, (9_000, 10_000, 11_000, 12_000)), (10_000, (10_001, 20_000)):
+            with SummaryWriter(str(run / f"seed_{seed}"), purge_step=start + 1) as writer:
+                for step in steps:
+                    writer.add_scalar("values/entropy", sign * step, step)
+                writer.add_scalar("eval/return_mean", 7.0, steps[-1])
+            time.sleep(1.1)  # files of one second are read by name
+    write_run(tmp_path / "not logged", [1.0], seed=9, env_id="Hopper-v4")
+    plot.main(["logs", str(run)])
+    assert capsys.readouterr().out.splitlines() == [str(run / f"seed_{n}" / "training.csv") for n in (1, 2)]
+    text = (run / "seed_2" / "training.csv").read_text()
+    assert text == "global_step,values/entropy\n10000,-9500\n20000,-15000\n30000,\n"  # 15000.5, in 5 digits
+    figure = plot.draw_curves(plot.read_runs(run), 5, ("values/entropy", "return_mean"))
+    (entropy, returns), texts = shown(figure)
+    assert entropy.get_ylabel() == "entropy in the objective, nats" and texts == ["SAC (n = 2)"]
+    np.testing.assert_allclose(entropy.lines[0].get_ydata(), [0.0, 0.0, np.nan], atol=1.0)
+    assert entropy.collections[0].get_paths()[0].vertices[:, 1].min() < -15_000
+    assert len(returns.lines) == 1
+    words = ["curves", "--root", str(run), "--out", str(tmp_path / "a.png"), "--columns"]
+    plot.main([*words, "values/entropy", "return_mean"])
+    with pytest.raises(SystemExit):
+        plot.main([*words, "values/entropie"])
+    assert "no run has values/entropie; there are: return_mean, values/entropy" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        plot.main(["logs", str(tmp_path / "not logged")])
+    assert "no eval.csv with TensorBoard's files beside it" in capsys.readouterr().err
+    assert plot.logged_table(plot.read_runs(run)).splitlines()[2] == "| Hopper-v4 | SAC | 2 | 30,000 |"
+    lines = plot.logged_table(plot.align(plot.read_runs(run), last=20_000)).splitlines()
+    assert lines[::2] == [
+        "| task | algorithm | n | step | entropy in the objective, nats |",
+        "| Hopper-v4 | SAC | 2 | 20,000 | 0.00 |",
+    ]
+
+
 # ------------------------------------------------------------------------------------------------------ table
 
 
@@ -632,15 +672,15 @@ def test_docs_and_pictures_are_not_stale(tmp_path):
 
 
 def test_results_hold_runs_and_pictures_only():
-    """Of each seed its eval.csv as the script wrote it and the run's config.json, in a folder named by task,
-    label and seed."""
+    """Of each seed its eval.csv as the script wrote it, what training logged, and the run's config.json, in a
+    folder named by task, label and seed."""
     default = asdict(sac_hpo_continuous.Args())
     tables = ["speed.csv", "speed_cuda.csv", "gap.csv", "published/sac.csv"]
     for path in (ROOT / "results").rglob("*"):
         name = path.relative_to(ROOT / "results")
         if path.is_dir() or path.suffix == ".png" or str(name) in tables:
             continue
-        assert path.name in ("eval.csv", "config.json"), path
+        assert path.name in ("eval.csv", "training.csv", "config.json"), path
         args = json.loads((path.parent / "config.json").read_text())["args"]
         task, label, seed = name.parent.parts
         seeds = range(args["seed"], args["seed"] + args.get("num_seeds", 1))
