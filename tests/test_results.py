@@ -1,0 +1,258 @@
+"""The numbers in the prose of docs/results.md and README.md are those of the committed CSV files.
+
+A quote stands for its place in the text. Each number in it is compared with the one computed, to the digits
+that it is written with. A number that is in no quote must be one of those that are no result."""
+
+import importlib
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, make_args
+
+import plot
+
+RUNS = plot.read_runs(ROOT / "results")
+PUBLISHED = plot.PUBLISHED.set_index(["task", "global_step"])[["return_mean", "return_std_over_seeds"]]
+GAP = pd.read_csv(ROOT / "results" / "gap.csv").set_index(["row", "policy", "actions"])["KL median"]
+CHEETAH, HOPPER, ANT, BULLET = "HalfCheetah-v4", "Hopper-v4", "Ant-v4", "HumanoidBulletEnv-v0"
+HPO, SAC, NF = "sac_hpo_continuous", "sac_baseline", "sac_nf"
+
+
+def plain(name: str) -> str:
+    """A page without what is generated, code, links' targets, headings and line breaks."""
+    text = plot.PLACE.sub("", (ROOT / name).read_text())
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
+    return " ".join(re.sub(r"`[^`]*`|\]\([^)\s]*\)", "", text).split())
+
+
+TEXT = {name: plain(name) for name in ("docs/results.md", "README.md")}
+NUMBER = re.compile(r"(?<![\w.])[−+]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w])")
+
+
+def numbers(text: str) -> list[str]:
+    return NUMBER.findall(text)
+
+
+def of(task: str, label: str, step: int | None = None, column: str = "return_mean") -> np.ndarray:
+    """A column of each seed's eval.csv, at a step or at the last one."""
+    tables = [run.table for run in RUNS[task, label]]
+    return np.array([table.loc[step or table.index[-1], column] for table in tables], float)
+
+
+def ends(*arguments, **options) -> tuple[float, float]:
+    values = of(*arguments, **options)
+    return min(values), max(values)
+
+
+def along(task: str, label: str, first: int, last: int, column: str = "return_mean") -> np.ndarray:
+    return np.concatenate([run.table.loc[first:last, column].to_numpy() for run in RUNS[task, label]])
+
+
+def since(task: str, label: str, first: int, column: str) -> float:
+    """By how much a sum over training has grown since a step, of one seed."""
+    return float(of(task, label, column=column)[0] - of(task, label, first, column)[0])
+
+
+def mean(*arguments, **options) -> float:
+    return float(of(*arguments, **options).mean())
+
+
+def table(name: str) -> pd.DataFrame:
+    return pd.read_csv(ROOT / "results" / name)
+
+
+def weights(script: str) -> int:
+    """In the policy, on HalfCheetah-v4."""
+    module = importlib.import_module(script)
+    agent = module.Agent(1, 17, 6, module.resolve(make_args(module, env_id=CHEETAH)))
+    return sum(weight.numel() for weight in agent.policy.parameters())
+
+
+def hours(system: str) -> float:
+    """Of a million steps on one core."""
+    speed = table("speed.csv").set_index(["task", "system", "threads"])["steps_per_second"]
+    return 1e6 / speed[HOPPER, system, 1] / 3600
+
+
+def minutes(system: str) -> float:
+    """Of a million steps of five seeds on a GPU."""
+    speed = table("speed_cuda.csv").set_index(["system", "seeds"])["steps_per_second"]
+    return 1e6 / speed[system, 5] / 60
+
+
+# Quote -> the numbers in it, in their order.
+FACTS = {
+    "with three seeds it holds the true mean about 75 % of the time": lambda: [100 * (1 - 2 / 2**3)],
+    "go on to step 190,000, where they stand between 2,727 and 3,198 (mean 2,992)": lambda: [
+        RUNS[HOPPER, SAC][0].table.index[-1],
+        *ends(HOPPER, SAC),
+        mean(HOPPER, SAC),
+    ],
+    "SAC-HPO's mean is 35 above SAC's and 403 below SAC-NF's": lambda: [
+        mean(CHEETAH, HPO) - mean(CHEETAH, SAC),
+        mean(CHEETAH, NF) - mean(CHEETAH, HPO),
+    ],
+    "the seeds of each lie 524 to 1,211 apart": lambda: [
+        pick(np.ptp(of(CHEETAH, label)) for label in (SAC, NF, HPO)) for pick in (min, max)
+    ],
+    "with 14 % of its policy's weights, but so is SAC-NF with 11 %": lambda: [
+        100 * weights(script) / weights(SAC) for script in (HPO, NF)
+    ],
+    "stands still between 308 and 336 from step 50,000 on": lambda: [
+        min(along(HOPPER, HPO, 50_000, 150_000)),
+        max(along(HOPPER, HPO, 50_000, 150_000)),
+        50_000,
+    ],
+    "a hop and a fall after 121 to 148 steps": lambda: [
+        pick(along(HOPPER, HPO, 50_000, 150_000, "length_mean")) for pick in (min, max)
+    ],
+    "Each of SAC's seeds is above 500 at 100,000": lambda: [
+        500 if min(of(HOPPER, SAC, 100_000)) > 500 else None,
+        100_000,
+    ],
+    "not too hopeful (a bias below +10)": lambda: [
+        10 if max(along(HOPPER, HPO, 10_000, 150_000, "q_bias")) < 10 else None
+    ],
+    "and is at 329 after 150,000": lambda: [*of(HOPPER, HPO), RUNS[HOPPER, HPO][0].table.index[-1]],
+    "it adds noise of standard deviation 0.45 to u at each step": lambda: [
+        0.15 * 2 * 1.5  # Hopper's epsilon, K and spread of the momentum: without force it keeps its direction
+    ],
+    "The base policy alone reaches 2,813 at 100,000 steps, and 345 if it explores with that noise": lambda: [
+        *of(HOPPER, "base-policy"),
+        RUNS[HOPPER, "base-policy"][0].table.index[-1],
+        *of(HOPPER, "explore-drift"),
+    ],
+    "gets past 330 but stands at 431": lambda: [330, *of(HOPPER, "explore-as-trained")],
+    "SAC-NF, without any such noise, stands at 403": lambda: of(HOPPER, NF),
+    "the base policy's 2,813 came after 614 at 90,000": lambda: [
+        *of(HOPPER, "base-policy"),
+        *of(HOPPER, "base-policy", 90_000),
+        90_000,
+    ],
+    "SAC-HPO's bias is +175 and +315 at 20,000 and 30,000 steps": lambda: [
+        *(mean(BULLET, HPO, step, "q_bias") for step in (20_000, 30_000)),
+        20_000,
+        30_000,
+    ],
+    "SAC's +25 and +69; at 10,000 both have −20": lambda: [
+        *(mean(BULLET, SAC, step, "q_bias") for step in (20_000, 30_000)),
+        10_000,
+        mean(BULLET, HPO, 10_000, "q_bias"),
+    ],
+    "With the momentum in the target it is +193": lambda: of(BULLET, "momentum-in-target", column="q_bias"),
+    "below 0.70 is better than a Gaussian": lambda: [GAP["HalfCheetah", "gaussian", "in updates"]],
+    "which a Gaussian cannot: KL 0.46 and 0.53 instead of 0.70": lambda: [
+        *(GAP[row, "proposed", "in updates"] for row in ("HalfCheetah", "Walker2d")),
+        GAP["HalfCheetah", "gaussian", "in updates"],
+    ],
+    "In Hopper's row it is the Gaussian, 0.70": lambda: [GAP["Hopper", "proposed", "in updates"]],
+    "rows add noise that no training sees: 1.53 and 2.09": lambda: [
+        GAP[row, "proposed", "exploring"] for row in ("Hopper", "Walker2d")
+    ],
+    "to the bounds of the action: 22 to 26": lambda: [
+        min(GAP.xs("conventional", level="policy")),
+        max(GAP.xs("conventional", level="policy")),
+    ],
+    "score 4,327 ± 225 and 6,213 ± 461 on HalfCheetah-v3 after 50,000 and 100,000 steps": lambda: [
+        *PUBLISHED.loc["HalfCheetah-v3", 50_000],
+        *PUBLISHED.loc["HalfCheetah-v3", 100_000],
+        50_000,
+        100_000,
+    ],
+    "our SAC scores 4,623 and 6,031 on HalfCheetah-v4": lambda: [
+        *of(CHEETAH, "sac-tianshou", 50_000),
+        *of(CHEETAH, "sac-tianshou", 100_000),
+    ],
+    "our SAC reaches 6,031 on HalfCheetah-v4 too": lambda: of(CHEETAH, "sac-tianshou", 100_000),
+    "Baseline-1 reaches 727 to 1,977 where SAC-HPO reaches 698 to 2,225": lambda: [
+        *(1, *ends(CHEETAH, "baseline-1", 50_000)),
+        *ends(CHEETAH, HPO, 50_000),
+    ],
+    "Baseline-2 792 to 1,052, Baseline-3 38 to 2,372": lambda: [
+        *(2, *ends(CHEETAH, "baseline-2", 50_000)),
+        *(3, *ends(CHEETAH, "baseline-3", 50_000)),
+    ],
+    "two, 1,761 and 2,225, lie above all three of drift": lambda: np.sort(of(CHEETAH, HPO, 50_000))[1:],
+    "without any force (570 to 801), and one, 698, among them": lambda: [
+        *ends(CHEETAH, "drift", 50_000),
+        min(of(CHEETAH, HPO, 50_000)),
+    ],
+    "seen on two seeds, 115 and 383, below all three": lambda: ends(CHEETAH, "no-momentum"),
+    "has more than 6 log 2 = 4.2": lambda: [6, 2, 6 * np.log(2)],
+    "promise 144 and 108 too much at the end, where those of SAC-HPO promise 80 too little": lambda: [
+        *of(CHEETAH, "no-momentum", column="q_bias"),
+        -mean(CHEETAH, HPO, 50_000, "q_bias"),
+    ],
+    "average torque of 25.0 % (SAC-Lagrangian) and 23.6 % (safe SAC-HPO) was spent": lambda: [
+        since(ANT, label, 50_000, "training_cost") / 500 for label in ("sac_lagrangian", "sac_hpo_safe")
+    ],
+    "26 of 58 and 38 of 112 episodes were over the limit": lambda: [
+        since(ANT, label, 50_000, column)
+        for label in ("sac_lagrangian", "sac_hpo_safe")
+        for column in ("training_episodes_over_limit", "training_episodes")
+    ],
+    "SAC-Lagrangian ends at 1,756, safe SAC-HPO at 1,007": lambda: [
+        *of(ANT, "sac_lagrangian"),
+        *of(ANT, "sac_hpo_safe"),
+    ],
+    "The 60 training episodes of a seed cost 3,426 to 5,039 (SAC-Lagrangian) and 4,515 to 4,665": lambda: [
+        mean(CHEETAH, "sac_lagrangian", 60_000, "training_episodes"),
+        *ends(CHEETAH, "sac_lagrangian", 60_000, "training_cost"),
+        *ends(CHEETAH, "sac_hpo_safe", 60_000, "training_cost"),
+    ],
+    "24 to 28 and 22 to 26 of them were over it": lambda: [
+        *ends(CHEETAH, "sac_lagrangian", 60_000, "training_episodes_over_limit"),
+        *ends(CHEETAH, "sac_hpo_safe", 60_000, "training_episodes_over_limit"),
+    ],
+    "One seed of each earns more than 100: 311 at a J_C of 0.3, and 720 at 14.6": lambda: [
+        100,
+        *(
+            of(CHEETAH, label, 60_000, column)[np.argmax(of(CHEETAH, label, 60_000))]
+            for label in ("sac_lagrangian", "sac_hpo_safe")
+            for column in ("return_mean", "j_c_mean")
+        ),
+    ],
+    "| SAC | 3 hours | 18 minutes |": lambda: [hours(SAC), minutes(SAC)],
+    "27 minutes |": lambda: [minutes(HPO)],
+}
+# What else has numbers: settings, steps, references, and what was measured in runs whose logs are not here.
+NO_RESULT = [
+    r"(Eqs?\.|Figs?\.|Baseline|Table) ?-?\(?\d+\)?|H200|Seed 1",
+    r"(after|than|at|step|to|last) \d+0,000( steps)?|Step 5,000|10,000 random steps",
+    r"1,000 (steps|actions)|about 1,000",
+    r"\(β₀/2\)|1/√β₀ = [\d.]+|= 50 \|ρ_K\|²|α = 0\.2|0\.001 instead of the paper's 0\.0003|\(−1, 1\)⁶",
+    r"where ρ₀ alone makes 1\.5|train \(1\) than to explore \(0\.5\)|limit of 25 %|limit allows 6,000",
+    r"agrees to 1e-15",  # of both forms of the scripts, when they changed
+    # In TensorBoard's files of runs of the earlier form, and in what plot.py policy printed.
+    r"charge is 1\.3 to 1\.8|fall to 0\.08|0\.9 per step|9\.0 and 9\.5 nats|grows to 142 and 96",
+    r"by 0\.13 ± 0\.01 at|by 0\.21 ± 0\.01 at|a Q of 8 and 21|lowers it by 0\.02",
+]
+
+
+def test_numbers_are_found():
+    text = "Hopper-v4: −20 and 1,761.5 ± 0.3 of u₀, +175, H200"
+    assert numbers(text) == ["−20", "1,761.5", "0.3", "+175"]
+
+
+@pytest.mark.parametrize("quote", FACTS)
+def test_a_number_in_the_prose_is_that_of_the_results(quote):
+    assert any(quote in text for text in TEXT.values()), "not in the text any more"
+    written, computed = numbers(quote), FACTS[quote]()
+    assert len(written) == len(computed), (written, computed)
+    for number, value in zip(written, computed, strict=True):
+        half = 0.5001 * 10.0 ** -len(number.partition(".")[2])
+        assert abs(float(number.replace(",", "").replace("−", "-")) - value) <= half, (number, value)
+
+
+def test_every_number_in_the_prose_is_known():
+    text = TEXT["docs/results.md"]
+    for quote in FACTS:
+        text = text.replace(quote, "")
+    for pattern in NO_RESULT:
+        text = re.sub(pattern, "", text)
+    left = [text[max(m.start() - 60, 0) : m.end() + 20] for m in NUMBER.finditer(text)]
+    print(*left, sep="\n")
+    assert not left, "no fact of this file, and in no pattern of NO_RESULT"
