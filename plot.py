@@ -59,7 +59,7 @@ LOGGED = {  # by training.csv: what tells whether the leapfrog does anything
 # Okabe and Ito's colours, which colour-blind readers tell apart, with line styles for print without colours.
 FIXED = {"sac_baseline": ("#0072B2", "--"), "sac_hpo_continuous": ("#D55E00", "-")}  # in every figure
 COLORS = "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00"
-LINES = ":", "-.", (0, (5, 1, 1, 1)), "--", "-"
+LINES = ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 3)), (0, (1, 4))
 LOOKS = [(color, LINES[(i + shift) % 5]) for shift in range(5) for i, color in enumerate(COLORS)]
 # Settings in which runs of one label may differ: they do not change what is learnt, or make a run longer.
 NOT_COMPARED = set(
@@ -121,20 +121,18 @@ def read_run(path: Path, envs: tuple[str, ...]) -> Run | None:
     return Run(task, label, seed, table, args, folder, bool(known))
 
 
+def differing(runs: list[Run], wanted: list[tuple[str, str]] = ()) -> list[str]:
+    """Settings that are not the same in all runs, and as wanted, of those that change what is learnt."""
+    values = defaultdict(set)
+    for name, value in [*wanted, *(item for run in runs for item in run.args.items())]:
+        values[name.replace("-", "_")].add(str(value))
+    return sorted(name for name in values.keys() - NOT_COMPARED if len(values[name]) > 1)
+
+
 def tell_apart(runs: list[Run]) -> list[Run]:
     """Of one task and label: outside of benchmark.sh's folders, settings in which runs differ, from one
     another or from experiments.csv, become part of the label."""
-
-    def differing(runs: list[Run], wanted: list[tuple[str, str]]) -> list[str]:
-        values = defaultdict(set)
-        for name, value in [*wanted, *(item for run in runs for item in run.args.items())]:
-            values[name.replace("-", "_")].add(str(value))
-        return sorted(name for name in values.keys() - NOT_COMPARED if len(values[name]) > 1)
-
     label, placed = runs[0].label, [run for run in runs if run.placed]
-    if others := differing(placed, []):
-        where, names = f"{runs[0].task}, {label}", ", ".join(others)
-        say(f"{where}: its runs differ in {names} as well and are averaged all the same")
     flags = re.findall(r"--(\S+) ([^-\s]\S*)", EXPERIMENTS["flags"].get(label, ""))
     names = differing(runs, flags) if len(placed) < len(runs) else []
     own = [", ".join([label, *(f"{name}={run.args.get(name, 'unset')}" for name in names)]) for run in runs]
@@ -170,6 +168,9 @@ def align(groups: Groups, last: int | None = None, together: bool = False) -> Gr
     `together`, all labels of a task end at the last step that they share."""
     aligned = {}
     for (task, label), runs in groups.items():
+        if names := differing([run for run in runs if run.placed]):
+            names = ", ".join(names)
+            say(f"{task}, {label}: its runs differ in {names} as well and are averaged all the same")
         peers = [run for key in groups if key[0] == task for run in groups[key]] if together else runs
         steps, shared = (reduce(pd.Index.intersection, (r.table.index for r in of)) for of in (runs, peers))
         if len(steps) and not together and len(steps) < max(len(run.table) for run in runs):
@@ -211,7 +212,7 @@ def draw_published(axis: Axes, task: str, last: float) -> None:
         x, mean, std = row["global_step"] / 1000, row["return_mean"], row["return_std_over_seeds"]
         name = f"published SAC: {source.split()[0]} (n = {row['seeds'].iloc[0]})"
         axis.fill_between(x, mean - std, mean + std, color="#999999", alpha=0.3, linewidth=0, label=name)
-        axis.plot(x, mean, color="#999999", linewidth=0.8, zorder=1)
+        axis.plot(x, mean, color="#bbbbbb", linewidth=2.5, zorder=1)
 
 
 NOTES = {  # what a picture shows besides curves -> how its legend says so
@@ -382,8 +383,9 @@ def markdown(rows: list[dict[str, str | None]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
 
 
-def table_of(groups: Groups) -> str:
-    """A Markdown table of the last evaluations of aligned runs: final scores, not best ones."""
+def table_of(groups: Groups, link: bool = False) -> str:
+    """A Markdown table of the last evaluations of aligned runs: final scores, not best ones. With links, if
+    wanted, to the folders <task>/<label> of the root."""
     scores = {key: per_seed(runs, "return_mean").iloc[-1].to_numpy() for key, runs in groups.items()}
     ends, rows = {key: int(runs[0].table.index[-1]) for key, runs in groups.items()}, []
     for task in dict.fromkeys(task for task, _ in groups):
@@ -391,10 +393,11 @@ def table_of(groups: Groups) -> str:
             say(f"{task}: scores of steps {steps} do not compare; --until {steps[0]} takes all at the same")
     for (task, label), runs in groups.items():
         score, sac, n = scores[task, label], (task, "sac_baseline"), len(runs)
+        name = NAMES.get(label, label)
         last = pd.DataFrame([run.table.iloc[-1] for run in runs]).mean()  # of each column, over seeds
         row = {
             "task": task,
-            "algorithm": NAMES.get(label, label),
+            "algorithm": f"[{name}]({{root}}/{task}/{label})" if link else name,
             "step": f"{ends[task, label]:,}",
             "n": str(n),
         }
@@ -688,9 +691,19 @@ class Gap:
 # ------------------------------------------------------------------------------------------------------- docs
 
 
-def csv_table(path: Path) -> str:
-    """A CSV file in Markdown; what is the same in all of its rows stands below."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns=lambda c: c.replace("_", " "))
+# Of speed.csv, in a table of their own: what an update computes, and the memory with a full replay buffer.
+DETAILS = [
+    "gflop_per_update",
+    "gibibytes",
+    "seconds_to_first_update",
+    "share_of_limit",
+    "matrix_gflop_per_second",
+]
+
+
+def csv_table(table: pd.DataFrame) -> str:
+    """What was read from a CSV file, in Markdown; what is the same in all of its rows stands below."""
+    table = table.rename(columns=lambda c: c.replace("_", " "))
     table = table.replace({"system": NAMES})
     same = [c for c in table if len(table) > 1 and table[c].nunique() == 1]
     below = "; ".join(f"{c}: {table[c].iloc[0]}" for c in same)
@@ -708,14 +721,19 @@ def generate(root: Path) -> tuple[dict[str, str], dict[str, Figure]]:
             chosen = align(chosen, together=True)
             figures[f"{name}.png"] = draw_curves(chosen, window=5)
             parts[f"picture-{name}"] = f"![learning curves: {name}]({{root}}/{name}.png)"
-            parts[name] = parts[f"picture-{name}"] + "\n\n" + table_of(chosen)
+            parts[name] = parts[f"picture-{name}"] + "\n\n" + table_of(chosen, link=True)
     logged = {key: runs for key, runs in groups.items() if set(LOGGED) & set(runs[0].table)}
     if logged := {key: logged[key] for key in logged if key[1] in FIGURES["continuous"]}:
         figures["training.png"] = draw_curves(align(logged), window=5, columns=tuple(LOGGED))
         parts["training"] = "![what training logged]({root}/training.png)\n\n" + logged_table(logged)
     for name in "gap", "speed", "speed-cuda":
         if (path := root / f"{name.replace('-', '_')}.csv").exists():
-            parts[name] = csv_table(path)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            if name == "speed":
+                measured = table[table["gibibytes"] != ""]
+                parts["speed-details"] = csv_table(measured[["task", "system", *DETAILS]])
+                table = table.drop(columns=DETAILS)
+            parts[name] = csv_table(table)
     if "gap" in parts:
         parts["picture-gap"] = "![densities of actions over exp(Q / α) / Z]({root}/gap.png)"
         parts["gap"] = parts["picture-gap"] + "\n\n" + parts["gap"]
@@ -735,9 +753,9 @@ def fill(text: str, parts: dict[str, str], link: str) -> str:
 class Docs:
     """Rewrites the generated tables and pictures of README.md and docs/*.md from the committed results.
 
-    A part stands between <!-- generated: name --> and <!-- end -->. Names are speed, speed-cuda and, for
-    picture and table, gap and the figures in experiments.csv; each that exists must have a place in one of
-    the files. A picture alone is picture-<name>, and may have one."""
+    A part stands between <!-- generated: name --> and <!-- end -->. Names are speed, speed-details,
+    speed-cuda and, for picture and table, gap, training and the figures in experiments.csv; each that exists
+    must have a place in one of the files. A picture alone is picture-<name>, and may have one."""
 
     root: Path = Path("results")  # folder of the results
     files: tuple[Path, ...] = ()  # files with places for parts; else README.md and docs/*.md

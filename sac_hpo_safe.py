@@ -928,19 +928,23 @@ def save_agents(agent: Agent, args: Args, task: Task, step: int, run: Path) -> N
 
 def load_agent(path: str | Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """The policy in an agent_<step>.pt for your own program: from an observation, and the first one of its
-    episode, to the action to execute.
+    episode, to the action to execute. Raises ValueError if the agent is another script's, or an observation
+    another task's.
 
     policy = load_agent("runs/<run>/seed_1/agent_1000000.pt")
     obs, reward, terminated, truncated, info = env.step(policy(obs, first_obs))
     """
     state = load(Path(path))
-    low, high = state["action_low"].numpy(), state["action_high"].numpy()
-    agent = Agent(1, state["obs_dim"], low.size, Args(**state["args"]))
-    agent.load_state_dict(state["agent"])
+    obs_dim, low, high = state["obs_dim"], state["action_low"].numpy(), state["action_high"].numpy()
+    try:
+        agent = Agent(1, obs_dim, low.size, Args(**state["args"]))
+        agent.load_state_dict(state["agent"])
+    except Exception as error:
+        raise ValueError(f"{path} is of {state['algorithm']}.py: use the load_agent there") from error
     generator = Generator().manual_seed(state["args"]["seed"])
 
     def policy(obs: np.ndarray, first_obs: np.ndarray) -> np.ndarray:
-        rows = (np.array(array, np.float32).reshape(1, -1) for array in (obs, first_obs))
+        rows = (np.array(array, np.float32).reshape(1, obs_dim) for array in (obs, first_obs))
         return rescale(decide(agent, *rows, generator)[0], low, high)
 
     return policy

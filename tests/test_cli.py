@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 
 import fcntl
+import importlib
 import json
 import os
 import pty
@@ -15,7 +16,18 @@ import envs  # noqa: F401  (registers them)
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SAFE, agent_of, call, command, cost_flags, deterministic_action, make_args, rows_of
+from conftest import (
+    ROOT,
+    SAFE,
+    SCRIPTS,
+    agent_of,
+    call,
+    command,
+    cost_flags,
+    deterministic_action,
+    make_args,
+    rows_of,
+)
 
 TINY = [
     "--total-timesteps",
@@ -167,6 +179,13 @@ def test_an_agent_in_a_users_own_program(script, tmp_path, env_id):
     exec(example, names)
     action = names["policy"](*[obs, obs][: 1 + (script.__name__ == "sac_hpo_safe")])
     assert task.env.action_space.contains(action) and np.isfinite(names["reward"])
+    with pytest.raises(ValueError, match="reshape"):
+        names["policy"](*[np.append(obs, 0.0)] * (1 + (script.__name__ == "sac_hpo_safe")))
+    for other in (name for name in SCRIPTS if name != script.__name__ and env_id == "Hopper-v4"):
+        with pytest.raises(
+            ValueError, match=rf"agent_120.pt is of {script.__name__}\.py: use the load_agent"
+        ):
+            importlib.import_module(other).load_agent(run / "seed_1" / "agent_120.pt")
     agent = script.Agent(1, np.size(obs), action.size, script.stored_args(str(run)))
     agent.load_state_dict(agent_of(run, 120))
     expected = deterministic_action(agent, torch.tensor(obs, dtype=torch.float32).reshape(1, 1, -1)).numpy()
