@@ -187,9 +187,11 @@ def test_the_environment_that_is_shown_trains(tmp_path):
     assert list((folder / "seed_1" / "videos").glob("*.mp4"))
     program = re.findall(r"```python\n(.*?)```", text.split("\n## ")[1], re.DOTALL)[0]
     program = (
-        program.replace("runs/<run>", str(folder)).replace("1000000", "520").replace("Hopper-v4", "Point-v0")
+        program.replace("runs/<run>", str(folder))
+        .replace("1000000", "520")
+        .replace("Hopper-v4", "my_module:Point-v0")
     )
-    run(sys.executable, "-c", f"import my_module\n{program}\nassert env.observation_space.contains(obs)")
+    run(sys.executable, "-c", f"{program}\nassert env.observation_space.contains(obs)")
     check = "from gymnasium.utils.env_checker import check_env\nimport my_module, gymnasium as gym\n"
     run(sys.executable, "-c", check + "check_env(gym.make('Point-v0', render_mode='rgb_array').unwrapped)")
 
