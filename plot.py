@@ -59,7 +59,7 @@ LOGGED = {  # by training.csv: what tells whether the leapfrog does anything
 # Okabe and Ito's colours, which colour-blind readers tell apart, with line styles for print without colours.
 FIXED = {"sac_baseline": ("#0072B2", "--"), "sac_hpo_continuous": ("#D55E00", "-")}  # in every figure
 COLORS = "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00"
-LINES = ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 3)), (0, (1, 4))
+LINES = ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 3)), (0, (2, 2))
 LOOKS = [(color, LINES[(i + shift) % 5]) for shift in range(5) for i, color in enumerate(COLORS)]
 # Settings in which runs of one label may differ: they do not change what is learnt, or make a run longer.
 NOT_COMPARED = set(
