@@ -11,9 +11,9 @@
 #   ./benchmark.sh published        SAC beside itself with settings of Tianshou's published runs
 #   ./benchmark.sh collect          copies what finished runs report into results/, one folder for each seed
 #   ./benchmark.sh speed [--rounds N] [--sb3]
-#                                   steps per second, all scripts but sac_lagrangian, into results/speed.csv;
+#                                   steps per second of 1, 5 and 20 seeds at once, into results/speed.csv;
 #                                   --sb3: beside Stable-Baselines3, for which it makes .venv-sb3
-#   ./benchmark.sh speed --cuda     on a GPU, 1, 5 and 20 seeds at once, into results/speed_cuda.csv
+#   ./benchmark.sh speed --cuda     the same on a GPU, into results/speed_cuda.csv
 #
 #   --seeds N              seeds 1 to N (5); M-N: seeds M to N
 #   --labels "A B"         some of the experiment's labels only
@@ -330,14 +330,14 @@ done
 # What runs take by the last `speed`: N seeds in one process as long as N processes or, on a GPU, as the next
 # number of seeds that was measured; on a task that was not measured as long as on the slowest.
 expected_hours() { # on stdin a line for each run: task,script,seeds,steps
-    local kind=core file=results/speed.csv columns=1-3,5 # task, script, threads, steps per second
-    ! on_gpu || kind=GPU file=results/speed_cuda.csv columns=1-4 # task, script, seeds, steps per second
+    local kind=core file=results/speed.csv one="^[^,]*,[^,]*,1,1," columns=1-3,6 # of one seed and one thread
+    ! on_gpu || kind=GPU file=results/speed_cuda.csv one="" columns=1-4 # task, script, seeds, steps per second
     LC_ALL=C awk -F, -v kind=$kind -v file=$file '
-        NR == FNR && (kind == "GPU" || $3 == 1) {
+        NR == FNR {
             speed[$2, $3, $1] = $4
             if (!(($2, $3) in slowest) || $4 < slowest[$2, $3]) slowest[$2, $3] = $4
+            next
         }
-        NR == FNR { next }
         {
             if (kind == "core") { $4 *= $3; $3 = 1 }
             while ($3 < 1000 && !(($2, $3) in slowest)) $3++
@@ -352,7 +352,7 @@ expected_hours() { # on stdin a line for each run: task,script,seeds,steps
             for (i = 1; i <= n; i++) print "# " count[lines[i]] " x " lines[i]
             printf "# in all %.1f %s-hours by %s", total, kind, file
             print unknown ? ", and " unknown " unknown" : ""
-        }' <(cut -d, -f$columns $file 2>/dev/null || true; echo) -
+        }' <(grep "$one" $file 2>/dev/null | cut -d, -f$columns || true; echo) -
 }
 
 if [ -n "$dry_run" ]; then

@@ -1,18 +1,18 @@
-"""What `./benchmark.sh speed` runs: steps per second in training.
+"""What `./benchmark.sh speed` runs: steps per second in training, of all scripts, with 1, 5 and 20 seeds.
 
-On a CPU, beside Stable-Baselines3's SAC if that is there: after the first 1,000 steps, environment and acting
-included, evaluation excluded; a script is run as anybody runs it, and its own eval.csv is read. All systems
-take turns within a round, so a machine that changes its pace changes it for all; a ratio is the median of the
-rounds' ratios. Writes results/speed.csv.
+A script is run as anybody runs it, and its own eval.csv is read: from step 1,000 on, environment and acting
+included, evaluation excluded. Agent-steps are steps times seeds.
 
-On a GPU (--cuda): agent-steps per second, that is steps per second times seeds, of all scripts with 1, 5 and
-20 seeds at once, in about five minutes. Writes results/speed_cuda.csv.
+On a CPU, beside Stable-Baselines3's SAC if that is there. All systems take turns within a round, so a machine
+that changes its pace changes it for all; a ratio is the median of the rounds' ratios. Writes
+results/speed.csv, in about half an hour.
+
+On a GPU (--cuda) in about five minutes. Writes results/speed_cuda.csv.
 """
 
 import argparse
 import csv
 import importlib
-import json
 import os
 import platform
 import statistics
@@ -27,14 +27,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parent
 SEEDS = (1, 5, 20)
-THREE_STEPS = ["--leapfrog-steps", "3"]
-CASES = {  # task -> steps that are timed, and what runs on it
-    "Hopper-v4": (1200, [("sac_baseline", []), ("sac_nf", []), ("sac_hpo_continuous", THREE_STEPS)]),
-    "Humanoid-v4": (500, [("sac_baseline", []), ("sac_nf", []), ("sac_hpo_continuous", THREE_STEPS)]),
-    "HalfCheetah-v4": (800, [("sac_hpo_safe", THREE_STEPS)]),
-}
-GPU_CASES = [(script, "Hopper-v4") for script in ("sac_baseline", "sac_nf", "sac_hpo_continuous")]
-GPU_CASES += [(script, "HalfCheetah-v4") for script in ("sac_lagrangian", "sac_hpo_safe")]
+UNSAFE, SAFE = ["sac_baseline", "sac_nf", "sac_hpo_continuous"], ["sac_lagrangian", "sac_hpo_safe"]
+CASES = {"Hopper-v4": UNSAFE, "HalfCheetah-v4": SAFE}  # task -> what runs on it
+CASES_OF_ONE_SEED = {"Humanoid-v4": UNSAFE}  # on a CPU
 SB3 = """
 import resource, sys, time
 import gymnasium, numpy, torch
@@ -71,13 +66,11 @@ def run(command: list[str], threads: int) -> str:
     return ended.stdout
 
 
-def speed_of_ours(
-    script: str, task: str, flags: list[str], threads: int, steps: int, seeds: int = 1
-) -> float:
-    """Steps per second; each step is one of every seed."""
+def speed_of_ours(script: str, task: str, threads: int, steps: int, seeds: int) -> float:
+    """Steps per second; each step is one of every seed. Updates begin before the first step that counts."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, f"{script}.py", "--env-id", task, *flags, "--torch-threads", str(threads)]
-        command += ["--learning-starts", "800", "--total-timesteps", str(1000 + steps)]
+        command = [sys.executable, f"{script}.py", "--env-id", task, "--torch-threads", str(threads)]
+        command += ["--learning-starts", str(1000 - 200 // seeds), "--total-timesteps", str(1000 + steps)]
         command += ["--num-seeds", str(seeds), "--eval-frequency", "1000", "--eval-episodes", "1"]
         run([*command, "--runs-dir", folder], threads)
         table, *_ = [*Path(folder).glob("*/seed_1/eval.csv")]
@@ -93,11 +86,10 @@ def speed_of_sb3(python: str, task: str, threads: int, steps: int) -> float:
     return float(run([python, "-c", SB3, task, str(threads), str(steps)], threads).split()[-1])
 
 
-def system(script: str, task: str, flags: list[str], capacity: int):
+def system(script: str, task: str, capacity: int):
     """An update of a fresh agent of a script, with a replay buffer full of zeros, as a function."""
     module = importlib.import_module(script)
-    changes = {"leapfrog_steps": 3} if flags else {}
-    args, env = module.make_task(module.resolve(module.Args(env_id=task, **changes)))
+    args, env = module.make_task(module.resolve(module.Args(env_id=task)))
     torch.set_num_threads(1)
     shape, device = (env.obs_dim, env.action_dim), torch.device("cpu")
     generators, noise_generators = module.make_generators(range(1), device)
@@ -117,8 +109,8 @@ def system(script: str, task: str, flags: list[str], capacity: int):
     return learn
 
 
-def gflop_of_an_update(script: str, task: str, flags: list[str]) -> float:
-    learn = system(script, task, flags, 1000)
+def gflop_of_an_update(script: str, task: str) -> float:
+    learn = system(script, task, 1000)
     with FlopCounterMode(display=False) as counter:
         learn()
     return counter.get_total_flops() / 1e9
@@ -129,10 +121,10 @@ def gibibytes_with_a_full_buffer(script: str, task: str) -> float:
     return float(run([sys.executable, __file__, "--memory", script, task], 1))
 
 
-def seconds_to_the_first_update(script: str) -> float:
+def seconds_to_the_first_update(script: str, task: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        command = [sys.executable, f"{script}.py", "--env-id", "Hopper-v4", "--learning-starts", "0"]
+        command = [sys.executable, f"{script}.py", "--env-id", task, "--learning-starts", "0"]
         run([*command, "--total-timesteps", "1", "--eval-episodes", "1", "--runs-dir", folder], 1)
         return time.perf_counter() - start
 
@@ -162,9 +154,9 @@ def on_a_gpu(options) -> None:
     if not torch.cuda.is_available():
         raise SystemExit("benchmark.sh: speed --cuda needs a GPU that PyTorch finds")
     rows = []
-    for script, task in GPU_CASES:
+    for script, task in [(script, task) for task, scripts in CASES.items() for script in scripts]:
         for seeds in SEEDS:
-            speed = speed_of_ours(script, task, [], 1, int(4000 * options.share_of_steps), seeds)
+            speed = speed_of_ours(script, task, 1, int(4000 * options.share_of_steps), seeds)
             row = {"task": task, "system": script, "seeds": seeds, "steps_per_second": round(speed, 1)}
             row |= {"agent_steps_per_second": round(speed * seeds), "gpu": torch.cuda.get_device_name()}
             rows.append(row | {"machine": machine()})
@@ -179,11 +171,44 @@ def write(path: Path, rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
+def what_to_measure(options) -> list[tuple]:
+    """On a CPU, in the order of a round: (task, system, seeds, threads), and how many steps are timed."""
+    cases = []
+    for threads in (1, 2) if (os.cpu_count() or 1) > 1 else (1,):
+        for task, scripts in {**CASES, **(CASES_OF_ONE_SEED if threads == 1 else {})}.items():
+            systems = [("SB3 SAC", 1)] if options.sb3_python else []
+            for script in scripts:
+                many = threads == 1 and task in CASES
+                systems += [(script, seeds) for seeds in (SEEDS if many else (1,))]
+            cases += [((task, name, seeds, threads), 800 // seeds) for name, seeds in systems]
+    return cases
+
+
+def row_of(key: tuple, measured: dict, rate: float, options) -> dict:
+    """A row of speed.csv; of one seed and thread with memory and what an update computes."""
+    task, name, seeds, threads = key
+    speeds, theirs = measured[key], measured.get((task, "SB3 SAC", 1, threads), [])
+    row = {"task": task, "system": name, "seeds": seeds, "threads": threads, "rounds": len(speeds)}
+    row["steps_per_second"] = round(statistics.median(speeds) / seeds, 1)
+    row["agent_steps_per_second"] = round(statistics.median(speeds), 1)
+    row |= {"lowest": round(min(speeds), 1), "highest": round(max(speeds), 1)}
+    ratios = [ours / other for ours, other in zip(speeds, theirs, strict=False)]
+    row["times_sb3"] = round(statistics.median(ratios), 2) if ratios else ""
+    row |= dict.fromkeys(("gflop_per_update", "gibibytes", "seconds_to_first_update", "share_of_limit"), "")
+    if seeds == threads == 1 and name == "SB3 SAC":
+        row["gibibytes"] = round(float(run([options.sb3_python, "-c", SB3, task, "1", "0"], 1)), 2)
+    elif seeds == threads == 1:
+        row["gflop_per_update"] = round(gflop_of_an_update(name, task), 3)
+        row["gibibytes"] = round(gibibytes_with_a_full_buffer(name, task), 2)
+        row["seconds_to_first_update"] = round(seconds_to_the_first_update(name, task), 1)
+        row["share_of_limit"] = round(row["gflop_per_update"] * row["steps_per_second"] / rate, 2)
+    return row | {"matrix_gflop_per_second": round(rate, 1), "machine": machine()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sb3-python")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tasks", nargs="*", default=list(CASES))
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--share-of-steps", type=float, default=1.0)
     parser.add_argument("--out", default=str(ROOT / "results" / "speed.csv"))
     parser.add_argument("--memory", nargs=2)
@@ -192,57 +217,27 @@ def main() -> None:
     if options.memory:
         import resource
 
-        system(*options.memory, [], 1_000_000)()
+        system(*options.memory, 1_000_000)()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0**2)
         return
     if options.cuda:
         return on_a_gpu(options)
 
-    rates, rows = [matrix_rate()], []
-    for task in options.tasks:
-        steps, scripts = CASES[task]
-        steps = int(steps * options.share_of_steps)
-        for threads in (1, 2) if (os.cpu_count() or 1) > 1 else (1,):
-            measured, rounds = {}, options.rounds if threads == 1 else min(2, options.rounds)
-            for number in range(rounds):
-                if options.sb3_python:
-                    measured.setdefault("SB3 SAC", []).append(
-                        speed_of_sb3(options.sb3_python, task, threads, steps)
-                    )
-                for script, flags in scripts:
-                    speed = speed_of_ours(script, task, flags, threads, steps)
-                    measured.setdefault(script, []).append(speed)
-                now = ", ".join(f"{name} {speeds[-1]:.1f}" for name, speeds in measured.items())
-                print(
-                    f"{task}, {threads} thread(s), round {number + 1} of {rounds}: {now} steps/s", flush=True
-                )
-            rates.append(matrix_rate())
-            for name, speeds in measured.items():
-                row = {"task": task, "system": name, "threads": threads, "rounds": rounds}
-                row |= {"steps_per_second": round(statistics.median(speeds), 1)}
-                row |= {"lowest": round(min(speeds), 1), "highest": round(max(speeds), 1)}
-                pairs = zip(speeds, measured.get("SB3 SAC", []), strict=False)
-                ratios = [ours / theirs for ours, theirs in pairs]
-                row["times_sb3"] = round(statistics.median(ratios), 2) if ratios else ""
-                row["gflop_per_update"], row["gibibytes"], row["seconds_to_first_update"] = "", "", ""
-                if threads == 1 and name != "SB3 SAC":
-                    row["gflop_per_update"] = round(gflop_of_an_update(name, task, dict(scripts)[name]), 3)
-                    row["gibibytes"] = round(gibibytes_with_a_full_buffer(name, task), 2)
-                    row["seconds_to_first_update"] = (
-                        round(seconds_to_the_first_update(name), 1) if "Hop" in task else ""
-                    )
-                elif threads == 1:
-                    row["gibibytes"] = round(
-                        float(run([options.sb3_python, "-c", SB3, task, "1", "0"], 1)), 2
-                    )
-                rows.append(row)
+    rates, measured = [matrix_rate()], {}
+    for number in range(options.rounds):
+        for key, steps in what_to_measure(options):
+            task, name, seeds, threads = key
+            steps = max(50, int(steps * options.share_of_steps))
+            if name == "SB3 SAC":
+                speed = speed_of_sb3(options.sb3_python, task, threads, steps)
+            else:
+                speed = speed_of_ours(name, task, threads, steps, seeds)
+            measured.setdefault(key, []).append(speed * seeds)
+            case = f"{task}, {name}, {seeds} seed(s), {threads} thread(s)"
+            print(f"round {number + 1}: {case}: {speed:.1f} steps/s", flush=True)
+        rates.append(matrix_rate())
     rate = statistics.median(rates)
-    for row in rows:
-        gflop = row["gflop_per_update"]
-        row["share_of_limit"] = round(gflop * row["steps_per_second"] / rate, 2) if gflop else ""
-        row |= {"matrix_gflop_per_second": round(rate, 1), "machine": machine()}
-    write(options.out, rows)
-    print(json.dumps(rows, indent=1))
+    write(options.out, [row_of(key, measured, rate, options) for key in measured])
 
 
 if __name__ == "__main__":

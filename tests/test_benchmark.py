@@ -270,12 +270,13 @@ def test_quick_ends_with_a_verdict_on_each_script(bench, monkeypatch):
     assert "works" not in ended.stdout
 
 
-SPEEDS = """task,system,threads,rounds,steps_per_second,lowest,highest
-Light-v4,sac_baseline,1,5,100.0,1,1,"2 cores, of any make"
-Heavy-v4,sac_baseline,1,5,50.0,1,1,"2 cores, of any make"
-Light-v4,sac_baseline,2,5,9000.0,1,1,"2 cores, of any make"
-Light-v4,sac_hpo_continuous,1,5,20.0,1,1,"2 cores, of any make"
-Light-v4,sac_nf,2,5,9000.0,1,1,"2 cores, of any make"
+SPEEDS = """task,system,seeds,threads,rounds,steps_per_second,lowest,highest
+Light-v4,sac_baseline,1,1,5,100.0,1,1,"2 cores, of any make"
+Heavy-v4,sac_baseline,1,1,5,50.0,1,1,"2 cores, of any make"
+Light-v4,sac_baseline,1,2,5,9000.0,1,1,"2 cores, of any make"
+Light-v4,sac_baseline,5,1,5,9000.0,1,1,"2 cores, of any make"
+Light-v4,sac_hpo_continuous,1,1,5,20.0,1,1,"2 cores, of any make"
+Light-v4,sac_nf,1,2,5,9000.0,1,1,"2 cores, of any make"
 """
 SPEEDS_CUDA = """task,system,seeds,steps_per_second,agent_steps_per_second
 Light-v4,sac_baseline,1,1000.0,1
@@ -323,7 +324,7 @@ def test_the_hours_to_expect(bench, monkeypatch, tmp_path, gpu, words, says):
 
 def test_the_hours_of_what_is_left(bench, tmp_path):
     """By the tables in the repository, whose columns are where benchmark.sh looks for them."""
-    for name, columns in ("speed", "threads,rounds"), ("speed_cuda", "seeds"):
+    for name, columns in ("speed", "seeds,threads,rounds"), ("speed_cuda", "seeds"):
         header = (ROOT / "results" / f"{name}.csv").read_text().splitlines()[0]
         assert header.startswith(f"task,system,{columns},steps_per_second,")
     words = "momentum", "--envs", "Hopper-v4", "--seeds", "2", "--batch", "2", "--total-timesteps"

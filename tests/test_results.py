@@ -86,8 +86,8 @@ def weights(script: str) -> int:
 
 def hours(system: str) -> float:
     """Of a million steps on one core."""
-    speed = table("speed.csv").set_index(["task", "system", "threads"])["steps_per_second"]
-    return 1e6 / speed[HOPPER, system, 1] / 3600
+    speed = table("speed.csv").set_index(["task", "system", "seeds", "threads"])["steps_per_second"]
+    return 1e6 / speed[HOPPER, system, 1, 1] / 3600
 
 
 def minutes(system: str) -> float:

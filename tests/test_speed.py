@@ -2,9 +2,11 @@
 
 import platform
 import timeit
+from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import SCRIPTS
 
 import speed
 
@@ -21,7 +23,7 @@ def test_products_of_an_update_of_sac_counted_by_hand():
     back_through_policy = policy + policy - obs_dim * hidden
     policy_loss = policy + critics + back_to_action + back_through_policy
     by_hand = 2 * 256 * (soft_target + q_loss + policy_loss) / 1e9
-    assert speed.gflop_of_an_update("sac_baseline", "Hopper-v4", []) == pytest.approx(by_hand, rel=1e-9)
+    assert speed.gflop_of_an_update("sac_baseline", "Hopper-v4") == pytest.approx(by_hand, rel=1e-9)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="measured on x86-64 only")
@@ -32,3 +34,14 @@ def test_few_outputs_are_faster_with_the_transpose_in_memory(longest):
     with torch.no_grad():
         best = [min(timeit.repeat(lambda f=f: f(x), number=100, repeat=10)) for f in (layer, plain)]
     assert layer.weight.stride() == (768, 1, 256) and best[0] < 0.7 * best[1]
+
+
+def test_a_row_of_the_table():
+    """Medians over rounds, of agent-steps; a ratio is of what was measured in the same round."""
+    measured = {("T", "SB3 SAC", 1, 2): [10.0, 20.0, 10.0], ("T", "sac_nf", 5, 2): [20.0, 30.0, 25.0]}
+    row = speed.row_of(("T", "sac_nf", 5, 2), measured, 100.0, None)
+    assert (row["steps_per_second"], row["agent_steps_per_second"], row["rounds"]) == (5.0, 25.0, 3)
+    assert (row["lowest"], row["highest"], row["times_sb3"]) == (20.0, 30.0, 2.0)
+    assert row["gibibytes"] == row["share_of_limit"] == ""
+    cases = {key for key, _ in speed.what_to_measure(SimpleNamespace(sb3_python="python"))}
+    assert {key[1:3] for key in cases} >= {(name, seeds) for name in SCRIPTS for seeds in (1, 5, 20)}
