@@ -51,7 +51,7 @@ WIDTH = {
 }  # of a picture, in inches, by its panels in a row: text is read at 900 pixels
 COLUMNS = {"return_mean": "return", "j_c_mean": "cost J_C", "training_cost": "cost of training so far"}
 LOGGED = {  # by training.csv: what tells whether the leapfrog does anything
-    "values/entropy": "entropy in the objective, nats",
+    "values/entropy": "entropy, nats",
     "values/momentum_penalty": "(β₀/2) |ρ_K|²",
     "values/gate": "σ_h",
     "values/transform_norm": "‖T_h‖",
@@ -272,7 +272,8 @@ def draw_curves(groups: Groups, window: int, columns: tuple[str, ...] = ()) -> F
     columns = columns or [c for c in COLUMNS if any(c in runs[0].table for runs in groups.values())]
     looks = looks_of([label for _, label in groups])
     across, blocks, tall = min(len(tasks), 3), -(-len(tasks) // 3), max(map(len, tasks.values())) + 1
-    size = WIDTH[across], blocks * ((2.4 if len(columns) < 4 else 1.7) * len(columns) + 0.18 * tall) + 0.5
+    high = 2.4 if len(columns) < 4 else 1.7
+    size = WIDTH[across], blocks * (high * len(columns) + 0.18 * tall) + 0.5
     figure, notes = Figure(figsize=size, layout="constrained"), set()
     axes = figure.subplots(blocks * len(columns), across, squeeze=False)
     for i, (task, by_label) in enumerate(tasks.items()):
@@ -286,7 +287,7 @@ def draw_curves(groups: Groups, window: int, columns: tuple[str, ...] = ()) -> F
                     if columns[0] == "return_mean" and "j_c_mean" not in columns:  # limited, none compares
                         draw_published(lowest, task, max(runs[0].table.index[-1] for runs in having.values()))
                 entries |= dict(zip(*lowest.get_legend_handles_labels()[::-1], strict=True))
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22)}
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.55 / high)}
         lowest.legend(entries.values(), entries, fontsize=8, frameon=False, handlelength=3.5, **below)
     for axis in axes.flat:
         axis.set_visible(bool(axis.lines))

@@ -395,7 +395,7 @@ def test_columns_of_what_training_logged(tmp_path, capsys):
     assert text == "global_step,values/entropy\n10000,-9500\n20000,-15000\n30000,\n"  # 15000.5, in 5 digits
     figure = plot.draw_curves(plot.read_runs(run), 5, ("values/entropy", "return_mean"))
     (entropy, returns), texts = shown(figure)
-    assert entropy.get_ylabel() == "entropy in the objective, nats" and texts == ["SAC (n = 2)"]
+    assert entropy.get_ylabel() == "entropy, nats" and texts == ["SAC (n = 2)"]
     np.testing.assert_allclose(entropy.lines[0].get_ydata(), [0.0, 0.0, np.nan], atol=1.0)
     assert entropy.collections[0].get_paths()[0].vertices[:, 1].min() < -15_000
     assert len(returns.lines) == 1
@@ -410,7 +410,7 @@ def test_columns_of_what_training_logged(tmp_path, capsys):
     assert plot.logged_table(plot.read_runs(run)).splitlines()[2] == "| Hopper-v4 | SAC | 2 | 30,000 |"
     lines = plot.logged_table(plot.align(plot.read_runs(run), last=20_000)).splitlines()
     assert lines[::2] == [
-        "| task | algorithm | n | step | entropy in the objective, nats |",
+        "| task | algorithm | n | step | entropy, nats |",
         "| Hopper-v4 | SAC | 2 | 20,000 | 0.00 |",
     ]
 
