@@ -246,8 +246,8 @@ if [ "$experiment" = collect ]; then
             continue
         fi
         if [ -z "$dry_run" ]; then
+            cmp -s "$csv" "$to/eval.csv" || rm -f "$to/training.csv" # of another run
             mkdir -p "$to" && cp "$csv" "$run/config.json" "$to"
-            rm -f "$to/training.csv" # of another run; this one's, if it has TensorBoard's files
             if compgen -G "${csv%/*}/*tfevents*" >/dev/null; then
                 "$python" plot.py logs "${csv%/*}" >/dev/null && cp "${csv%/*}/training.csv" "$to"
             fi

@@ -44,11 +44,7 @@ FIGURES = {  # figure -> its labels, both in the order of the table
     for figure in OF_LABEL.explode().dropna().unique()
 }
 PUBLISHED = pd.read_csv(HERE / "results" / "published" / "sac.csv")  # means of published runs of SAC
-WIDTH = {
-    1: 5.6,
-    2: 9.2,
-    3: 9.6,
-}  # of a picture, in inches, by its panels in a row: text is read at 900 pixels
+WIDTH = {1: 5.6, 2: 9.2, 3: 9.6}  # panels in a row -> width in inches, to be read at 900 pixels
 COLUMNS = {"return_mean": "return", "j_c_mean": "cost J_C", "training_cost": "cost of training so far"}
 LOGGED = {  # by training.csv: what tells whether the leapfrog does anything
     "values/entropy": "entropy, nats",
@@ -243,9 +239,9 @@ def draw_panel(axis: Axes, column: str, by_label: dict[str, list[Run]], window: 
             beside = [end * (1.04 + 0.03 * place)] * n
             axis.plot(beside, raw.iloc[-1], "-o", color=color, linewidth=0.8, markersize=2.5)
         elif n > 1:
-            low = (
-                (mean - std).clip(lower=0) if "cost" in COLUMNS.get(column, "") else mean - std
-            )  # none is below
+            low = mean - std
+            if "cost" in COLUMNS.get(column, ""):  # none is below 0
+                low = low.clip(lower=0)
             band = {"facecolor": (color, 0.12), "edgecolor": (color, 0.6), "linestyle": line}
             axis.fill_between(x, low, mean + std, linewidth=0.6, **band)
         if smoothed:
@@ -725,7 +721,8 @@ def generate(root: Path) -> tuple[dict[str, str], dict[str, Figure]]:
             parts[name] = parts[f"picture-{name}"] + "\n\n" + table_of(chosen, link=True)
     logged = {key: runs for key, runs in groups.items() if set(LOGGED) & set(runs[0].table)}
     if logged := {key: logged[key] for key in logged if key[1] in FIGURES["continuous"]}:
-        figures["training.png"] = draw_curves(align(logged), window=5, columns=tuple(LOGGED))
+        logged = align(logged)
+        figures["training.png"] = draw_curves(logged, window=5, columns=tuple(LOGGED))
         parts["training"] = "![what training logged]({root}/training.png)\n\n" + logged_table(logged)
     for name in "gap", "speed", "speed-cuda":
         if (path := root / f"{name.replace('-', '_')}.csv").exists():

@@ -806,7 +806,7 @@ def save_agents(agent: Agent, args: Args, task: Task, step: int, run: Path) -> N
 
 def load_agent(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
     """The policy in an agent_<step>.pt for your own program: from an observation to the action to execute.
-    Raises ValueError if the agent is another script's, or the observation another task's.
+    Raises ValueError if the agent does not fit this script; the policy does, if an observation does not.
 
     policy = load_agent("runs/<run>/seed_1/agent_1000000.pt")
     obs, reward, terminated, truncated, info = env.step(policy(obs))
@@ -817,7 +817,7 @@ def load_agent(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
         agent = Agent(1, obs_dim, low.size, Args(**state["args"]))
         agent.load_state_dict(state["agent"])
     except Exception as error:
-        raise ValueError(f"{path} is of {state['algorithm']}.py: use the load_agent there") from error
+        raise ValueError(f"{path}, an agent of {state['algorithm']}.py, does not fit this script") from error
     return lambda obs: rescale(decide(agent, np.array(obs, np.float32).reshape(1, obs_dim)), low, high)
 
 

@@ -928,8 +928,8 @@ def save_agents(agent: Agent, args: Args, task: Task, step: int, run: Path) -> N
 
 def load_agent(path: str | Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """The policy in an agent_<step>.pt for your own program: from an observation, and the first one of its
-    episode, to the action to execute. Raises ValueError if the agent is another script's, or an observation
-    another task's.
+    episode, to the action to execute. Raises ValueError if the agent does not fit this script; so does the
+    policy, if an observation does not fit.
 
     policy = load_agent("runs/<run>/seed_1/agent_1000000.pt")
     obs, reward, terminated, truncated, info = env.step(policy(obs, first_obs))
@@ -940,7 +940,7 @@ def load_agent(path: str | Path) -> Callable[[np.ndarray, np.ndarray], np.ndarra
         agent = Agent(1, obs_dim, low.size, Args(**state["args"]))
         agent.load_state_dict(state["agent"])
     except Exception as error:
-        raise ValueError(f"{path} is of {state['algorithm']}.py: use the load_agent there") from error
+        raise ValueError(f"{path}, an agent of {state['algorithm']}.py, does not fit this script") from error
     generator = Generator().manual_seed(state["args"]["seed"])
 
     def policy(obs: np.ndarray, first_obs: np.ndarray) -> np.ndarray:

@@ -550,6 +550,9 @@ def test_collect(bench, tmp_path):
         "sac_nf/seed_1/a__run\n"
     )
     assert list((copy / "results").rglob("training.csv")) == [logged]
+    next(bench.runs.rglob("*tfevents*")).unlink()
+    subprocess.run(collect, check=True)
+    assert logged.exists()  # still of this run, though TensorBoard's files are gone
     logged.unlink()
     labels = ["action-coordinates", "sac_baseline", "sac_hpo_continuous", "sac_nf"]
     assert collected(copy) == [f"A-v0/{label}/seed_1" for label in labels]

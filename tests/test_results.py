@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT, make_args
 
 import plot
+import sac_hpo_continuous as hpo
 
 RUNS = plot.read_runs(ROOT / "results")
 PUBLISHED = plot.PUBLISHED.set_index(["task", "global_step"])[["return_mean", "return_std_over_seeds"]]
@@ -179,7 +180,8 @@ FACTS = {
         100 * weights(script) / weights(SAC) for script in (HPO, NF)
     ],
     "adds noise of standard deviation 0.45 to what it moves at each step": lambda: [
-        0.15 * 2 * 1.5  # Hopper's epsilon, K and spread of the momentum: without force it keeps its direction
+        args.step_size * args.leapfrog_steps * args.momentum_std_explore  # without force it goes straight on
+        for args in [hpo.resolve(hpo.Args(env_id=HOPPER))]
     ],
     "the base policy alone reaches 2,813 at 100,000 steps, and 345 if it explores with that noise": lambda: [
         *of(HOPPER, "base-policy"),
@@ -318,7 +320,7 @@ FACTS = {
 NO_RESULT = [
     r"(Eqs?\.|Figs?\.|Baseline|Table) ?-?\(?\d+\)?|H200|Seed 1|torch 2\.11",
     r"(after|than|at|At|step|to|last|every) \d+0,000( steps)?|Step 5,000|10,000 random steps",
-    r"1,000 (steps|actions)|about 1,000|its 200 actions",
+    r"1,000 (steps|actions)|about 1,000|One state: 200 actions",
     r"\(β₀/2\)|1/√β₀ = [\d.]+|= 50 \|ρ_K\|²|α = 0\.2|0\.001 instead of the paper's 0\.0003|\(−1, 1\)⁶",
     r"where ρ₀ alone makes 1\.5|train \(1\) than to explore \(0\.5\)|limit of 25 %|limit allows 6,000",
     r"agrees to 1e-15",  # of both forms of the scripts, when they changed
