@@ -5,7 +5,7 @@ included, evaluation excluded. Agent-steps are steps times seeds.
 
 On a CPU, beside Stable-Baselines3's SAC if that is there. All systems take turns within a round, so a machine
 that changes its pace changes it for all; a ratio is the median of the rounds' ratios. Writes
-results/speed.csv, in about half an hour.
+results/speed.csv after each of three rounds, of eleven minutes each.
 
 On a GPU (--cuda) in about five minutes. Writes results/speed_cuda.csv.
 """
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -74,9 +75,7 @@ def speed_of_ours(script: str, task: str, threads: int, steps: int, seeds: int) 
         command += ["--num-seeds", str(seeds), "--eval-frequency", "1000", "--eval-episodes", "1"]
         run([*command, "--runs-dir", folder], threads)
         table, *_ = [*Path(folder).glob("*/seed_1/eval.csv")]
-        rows = list(csv.DictReader(table.read_text().splitlines()))[
-            1:
-        ]  # the first has the random steps in it
+        _, *rows = csv.DictReader(table.read_text().splitlines())  # the first has the random steps in it
     last = [int(row["global_step"]) for row in rows]
     counts = [b - a for a, b in zip([1000, *last], last, strict=False)]
     return sum(counts) / sum(n / float(row["steps_per_second"]) for n, row in zip(counts, rows, strict=True))
@@ -109,6 +108,7 @@ def system(script: str, task: str, capacity: int):
     return learn
 
 
+@cache
 def gflop_of_an_update(script: str, task: str) -> float:
     learn = system(script, task, 1000)
     with FlopCounterMode(display=False) as counter:
@@ -116,11 +116,18 @@ def gflop_of_an_update(script: str, task: str) -> float:
     return counter.get_total_flops() / 1e9
 
 
+@cache
 def gibibytes_with_a_full_buffer(script: str, task: str) -> float:
     """In a process of its own: `speed.py --memory SCRIPT TASK`."""
     return float(run([sys.executable, __file__, "--memory", script, task], 1))
 
 
+@cache
+def gibibytes_of_sb3(python: str, task: str) -> float:
+    return float(run([python, "-c", SB3, task, "1", "0"], 1))
+
+
+@cache
 def seconds_to_the_first_update(script: str, task: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
@@ -185,7 +192,7 @@ def what_to_measure(options) -> list[tuple]:
 
 
 def row_of(key: tuple, measured: dict, rate: float, options) -> dict:
-    """A row of speed.csv; of one seed and thread with memory and what an update computes."""
+    """A row of speed.csv; of one seed and thread with memory and what an update computes (measured once)."""
     task, name, seeds, threads = key
     speeds, theirs = measured[key], measured.get((task, "SB3 SAC", 1, threads), [])
     row = {"task": task, "system": name, "seeds": seeds, "threads": threads, "rounds": len(speeds)}
@@ -196,7 +203,7 @@ def row_of(key: tuple, measured: dict, rate: float, options) -> dict:
     row["times_sb3"] = round(statistics.median(ratios), 2) if ratios else ""
     row |= dict.fromkeys(("gflop_per_update", "gibibytes", "seconds_to_first_update", "share_of_limit"), "")
     if seeds == threads == 1 and name == "SB3 SAC":
-        row["gibibytes"] = round(float(run([options.sb3_python, "-c", SB3, task, "1", "0"], 1)), 2)
+        row["gibibytes"] = round(gibibytes_of_sb3(options.sb3_python, task), 2)
     elif seeds == threads == 1:
         row["gflop_per_update"] = round(gflop_of_an_update(name, task), 3)
         row["gibibytes"] = round(gibibytes_with_a_full_buffer(name, task), 2)
@@ -236,8 +243,7 @@ def main() -> None:
             case = f"{task}, {name}, {seeds} seed(s), {threads} thread(s)"
             print(f"round {number + 1}: {case}: {speed:.1f} steps/s", flush=True)
         rates.append(matrix_rate())
-    rate = statistics.median(rates)
-    write(options.out, [row_of(key, measured, rate, options) for key in measured])
+        write(options.out, [row_of(key, measured, statistics.median(rates), options) for key in measured])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What speed.py counts, against a count by hand; what a comment says is faster is faster."""
 
+import csv
 import platform
 import timeit
 from types import SimpleNamespace
@@ -45,3 +46,24 @@ def test_a_row_of_the_table():
     assert row["gibibytes"] == row["share_of_limit"] == ""
     cases = {key for key, _ in speed.what_to_measure(SimpleNamespace(sb3_python="python"))}
     assert {key[1:3] for key in cases} >= {(name, seeds) for name in SCRIPTS for seeds in (1, 5, 20)}
+
+
+def test_a_round_that_is_broken_off_leaves_those_before_it(monkeypatch, tmp_path):
+    calls = []
+
+    def measured(script, task, threads, steps, seeds):
+        calls.append(script)
+        if len(calls) > len(cases):
+            raise KeyboardInterrupt
+        return 10.0
+
+    monkeypatch.setattr(speed, "speed_of_ours", measured)
+    for name in "gflop_of_an_update", "gibibytes_with_a_full_buffer", "seconds_to_the_first_update":
+        monkeypatch.setattr(speed, name, lambda *case: 1.0)
+    monkeypatch.setattr("sys.argv", ["speed.py", "--out", str(tmp_path / "speed.csv")])
+    cases = speed.what_to_measure(SimpleNamespace(sb3_python=None))
+    with pytest.raises(KeyboardInterrupt):
+        speed.main()
+    with open(tmp_path / "speed.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["rounds"] for row in rows] == ["1"] * len(cases)
