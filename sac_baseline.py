@@ -118,7 +118,7 @@ class Linear(nn.Module):
 
     def __init__(self, n: int, inputs: int, outputs: int):
         super().__init__()
-        # For few outputs the transpose lies in memory: a CPU multiplies faster with it.
+        # For few outputs it is stored transposed, as a CPU multiplies faster then.
         weight = torch.zeros(n, outputs, inputs).mT
         self.weight = nn.Parameter(weight if outputs <= 32 else weight.contiguous())  # (n, in, out)
         self.bias = nn.Parameter(torch.zeros(n, 1, outputs))
@@ -156,7 +156,7 @@ def tanh_log_det(u: Tensor) -> Tensor:
 class GaussianPolicy(nn.Module):
     """a = tanh(u), u = mean(s) + std(s) xi, from one draw of noise, xi ~ N(0, 1) (S, B, A), per action."""
 
-    draws = draws_to_act = 1  # noises (S, B, A) that an action takes: in an update, and to execute one
+    draws = draws_to_act = 1  # draws of noise (S, B, A) that one action needs: in an update, and to act
 
     def __init__(self, seeds: int, obs_dim: int, action_dim: int, hidden_layers: int = 2):
         super().__init__()
@@ -230,7 +230,7 @@ def policy_loss(q: Tensor, log_prob: Tensor, alpha) -> tuple[Tensor, Logs]:
 
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> tuple[Tensor, Logs]:
-    """-alpha (log pi + target entropy). Departure [Temperature]: off, as Table I gives values. (S,)"""
+    """-alpha (log pi + target entropy). Departure [Temperature]: off by default. (S,)"""
     loss = -log_alpha.exp() * (log_prob.detach().mean(-1) + target_entropy)
     return loss, {"losses/temperature": loss}
 
@@ -763,7 +763,11 @@ def make_task(args: Args) -> tuple[Args, Task]:
 
 
 def train(args: Args) -> Path:
-    """Algorithm 1 for all seeds. Returns the run's folder. Departure [The newest transition]: stored last."""
+    """Algorithm 1 for all seeds. Returns the run's folder.
+
+    Departure [The newest transition]: a step's transition is stored after the step's update.
+    Departure [Episodes at a checkpoint]: they are cut, and bootstrapped as at a time limit.
+    """
     for name, stored in asdict(stored_args(args.resume)).items() if args.resume else ():
         given = getattr(args, name)
         if name != "resume" and given != stored and not (name == "total_timesteps" and given > stored):
@@ -886,7 +890,7 @@ def train(args: Args) -> Path:
                 state |= {"generators": [g.get_state() for g in generators + noise_generators], "rows": rows}
                 state |= {"global_step": global_step, "seconds": time.perf_counter() - began}
                 write_whole(run / "checkpoint.pt", partial(torch.save, state))
-                obs = None  # episodes in progress are cut, as by a time limit: no simulator's state to keep
+                obs = None  # episodes in progress are cut: then there is no simulator's state to keep
             if evaluating or saving:
                 clock, clock_step = time.perf_counter(), global_step
 

@@ -84,7 +84,7 @@ class Args:
 
     # Hamiltonian policy
     leapfrog_steps: Annotated[int | None, BY_TASK] = None  # leapfrog steps in updates (K)
-    step_size: Annotated[float | None, BY_TASK] = None  # leapfrog step size, of what it moves (epsilon)
+    step_size: Annotated[float | None, BY_TASK] = None  # leapfrog step size, in units of what moves (epsilon)
     momentum_std_train: Annotated[float | None, BY_TASK] = None  # momentum's std in updates (1/sqrt(beta_tr))
     momentum_std_explore: Annotated[float | None, BY_TASK] = None  # momentum's std to act (1/sqrt(beta_exp))
     leapfrog_hidden: Annotated[int | None, BY_TASK] = None  # hidden units of T_h and of sigma_h (h_n)
@@ -144,7 +144,7 @@ class Linear(nn.Module):
 
     def __init__(self, n: int, inputs: int, outputs: int):
         super().__init__()
-        # For few outputs the transpose lies in memory: a CPU multiplies faster with it.
+        # For few outputs it is stored transposed, as a CPU multiplies faster then.
         weight = torch.zeros(n, outputs, inputs).mT
         self.weight = nn.Parameter(weight if outputs <= 32 else weight.contiguous())  # (n, in, out)
         self.bias = nn.Parameter(torch.zeros(n, 1, outputs))
@@ -184,7 +184,8 @@ class Critics(nn.Module):
         """The function action (S, B, A) -> the smallest Q (S, B) and its gradient in the action (S, B, A).
 
         Backpropagation by hand: the derivative of a ReLU is the sign of its output, 1 or 0, which overwrites
-        it here. If `rounded`, both products with the second layer's weights, the widest, are in bfloat16.
+        it here. Departure [Rounding of the force]: if `rounded`, both products with the second layer's
+        weights, the widest, are in bfloat16.
         """
         layer1, weight1 = self.layer1.with_first(self.for_each(obs)), self.layer1.weight[:, obs.shape[-1] :]
         dtype = torch.bfloat16 if rounded else obs.dtype
@@ -211,7 +212,7 @@ def tanh_log_det(u: Tensor) -> Tensor:
 class GaussianPolicy(nn.Module):
     """a = tanh(u), u = mean(s) + std(s) xi, from one draw of noise, xi ~ N(0, 1) (S, B, A), per action."""
 
-    draws = draws_to_act = 1  # noises (S, B, A) that an action takes: in an update, and to execute one
+    draws = draws_to_act = 1  # draws of noise (S, B, A) that one action needs: in an update, and to act
 
     def __init__(self, seeds: int, obs_dim: int, action_dim: int, hidden_layers: int = 2):
         super().__init__()
@@ -274,6 +275,7 @@ class HamiltonianPolicy(GaussianPolicy):
     def force_at(self, obs: Tensor, rounded: bool = False) -> Callable:
         """The function x -> F(s, x) (S, B, A) and what it is made of: q, min Q - lambda Q_C of the targets
         (S, B), its gradient in the action, sigma_h, T_h (S, B, A). What s alone decides is computed once."""
+        # Departure [Critic in the force and in Eq. (12)]: min of the targets, which follow at every update.
         q_target, q_cost_target, multiplier = self.borrowed
         min_and_gradient = q_target.min_at(obs, rounded)
         cost_and_gradient = q_cost_target.min_at(obs, rounded)  # of one critic: no minimum
@@ -285,7 +287,8 @@ class HamiltonianPolicy(GaussianPolicy):
             q_cost, cost_gradient = cost_and_gradient(action)
             q = q - multiplier.value.view(-1, 1) * q_cost  # Departure [Sign of lambda Q_C]: printed as a plus
             gradient = gradient - multiplier.value.view(-1, 1, 1) * cost_gradient
-            g = -F.normalize(gradient, dim=-1)  # 0 stays 0. Departure [Gradient in Eq. (13)]: drives u
+            # Departure [Gradient in Eq. (13)]: g moves u without the factor da/du. A gradient of 0 stays 0.
+            g = -F.normalize(gradient, dim=-1)
             h_transform, h_gate = F.elu(hidden(torch.cat([action, g], dim=-1))).chunk(2, dim=-1)
             transform, gate = self.transform(h_transform), torch.sigmoid(self.gate(h_gate))
             f = torch.lerp(transform, g, gate)  # sigma_h g + (1 - sigma_h) T_h
@@ -410,7 +413,8 @@ class Agent(nn.Module):
         self.q_cost = Critics(seeds, 1, obs_dim, action_dim)  # Q_C: a minimum would make costs look small
         self.q_cost_target = deepcopy(self.q_cost).requires_grad_(False)
         self.multiplier = Multiplier(seeds, args)
-        self.policy.borrowed = self.q_target, self.q_cost_target, self.multiplier  # not its own weights
+        # In a tuple, so that they are not among the policy's weights.
+        self.policy.borrowed = self.q_target, self.q_cost_target, self.multiplier
 
 
 # ----------------------------------------------------------------------------- algorithm: losses and update
@@ -453,7 +457,7 @@ def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: f
     beta_0 = 1 / std^2. Departure [Density]: log_prob has tanh's term at a_K (if the action moves, at a_0).
     """
     penalty = torch.zeros_like(log_prob)
-    if momentum_std > 0.0:  # without momentum, as in Fig. 6, beta_0 would be infinite: no penalty
+    if momentum_std > 0.0:  # Departure [No momentum, Fig. 6]: beta_0 would be infinite, so no penalty.
         penalty = 0.5 * (rho / momentum_std).square().sum(-1)
     loss = (alpha * (log_prob + penalty) - q).mean(-1)
     entropy, penalty = -log_prob.mean(-1), penalty.mean(-1)
@@ -461,7 +465,7 @@ def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: f
 
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> tuple[Tensor, Logs]:
-    """-alpha (log pi + target entropy). Departure [Temperature]: off, as Table I gives values. (S,)"""
+    """-alpha (log pi + target entropy). Departure [Temperature]: off by default. (S,)"""
     loss = -log_alpha.exp() * (log_prob.detach().mean(-1) + target_entropy)
     return loss, {"losses/temperature": loss}
 
@@ -1077,7 +1081,11 @@ def make_task(args: Args) -> tuple[Args, Task]:
 
 
 def train(args: Args) -> Path:
-    """Algorithm 1 for all seeds. Returns the run's folder. Departure [The newest transition]: stored last."""
+    """Algorithm 1 for all seeds. Returns the run's folder.
+
+    Departure [The newest transition]: a step's transition is stored after the step's update.
+    Departure [Episodes at a checkpoint]: they are cut, and bootstrapped as at a time limit.
+    """
     for name, stored in asdict(stored_args(args.resume)).items() if args.resume else ():
         given = getattr(args, name)
         if name != "resume" and given != stored and not (name == "total_timesteps" and given > stored):
@@ -1221,7 +1229,7 @@ def train(args: Args) -> Path:
                 state |= {"generators": [g.get_state() for g in generators + noise_generators], "rows": rows}
                 state |= {"global_step": global_step, "seconds": time.perf_counter() - began}
                 write_whole(run / "checkpoint.pt", partial(torch.save, state))
-                obs = None  # episodes in progress are cut, as by a time limit: no simulator's state to keep
+                obs = None  # episodes in progress are cut: then there is no simulator's state to keep
             if evaluating or saving:
                 clock, clock_step = time.perf_counter(), global_step
 
