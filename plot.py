@@ -53,10 +53,11 @@ LOGGED = {  # by training.csv: what tells whether the leapfrog does anything
     "values/transform_norm": "‖T_h‖",
 }
 # Okabe and Ito's colours, which colour-blind readers tell apart, with line styles for print without colours.
-FIXED = {"sac_baseline": ("#0072B2", "--"), "sac_hpo_continuous": ("#D55E00", "-")}  # in every figure
 COLORS = "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00"
 LINES = ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 3)), (0, (2, 2))
 LOOKS = [(color, LINES[(i + shift) % 5]) for shift in range(5) for i, color in enumerate(COLORS)]
+FIXED = {"sac_baseline": ("#0072B2", "--"), "sac_hpo_continuous": ("#D55E00", "-")}  # in every picture
+FIXED |= {"sac_nf": LOOKS.pop(0), "action-coordinates": LOOKS.pop(0)}
 # Settings in which runs of one label may differ: they do not change what is learnt, or make a run longer.
 NOT_COMPARED = set(
     "seed num_seeds runs_dir total_timesteps torch_threads cuda eval_frequency checkpoint_frequency "
@@ -319,7 +320,7 @@ def save(figure: Figure, path: Path) -> None:
 class Selection:
     figure: str = ""  # a figure's labels, by experiments.csv: continuous, safe, ablation ...; else --labels
     root: Path = Path("results")  # folder under which runs are looked for
-    labels: tuple[str, ...] = ()  # labels to show, each with all of its settings; else all
+    labels: tuple[str, ...] = ()  # labels to show, each with all of its settings, or names; else all
     envs: tuple[str, ...] = ()  # tasks to show; else all
     until: int | None = None  # last environment step that counts
 
@@ -329,7 +330,9 @@ class Selection:
         if self.figure and self.labels:
             stop("--figure chooses the labels: give either --figure or --labels")
         groups, labels = read_runs(self.root, self.envs), FIGURES.get(self.figure, self.labels)
-        names = {key: {key[1], key[1].split(", ")[0]} for key in groups}  # with settings and without
+        names = {  # with settings and without, and as in legends
+            key: {key[1], key[1].split(", ")[0], NAMES.get(key[1], key[1])} for key in groups
+        }
         if missing := [label for label in labels if label not in set().union(*names.values())]:
             say(f"no runs yet of {', '.join(missing)}")
         kept = {key: runs for key, runs in groups.items() if not labels or names[key] & set(labels)}
@@ -630,13 +633,30 @@ def train_chain(settings: "Gap", row: str, operator: str) -> tuple[list[np.ndarr
     return shares, target / target.sum()
 
 
+def divergence(shares: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """KL(shares || target) over the last axis, in nats; a share of 0 adds 0."""
+    return (shares * np.log(np.maximum(shares, 1e-300) / target)).sum(-1)
+
+
+def best_gaussian(target: np.ndarray) -> np.ndarray:
+    """The bins' shares of tanh(u), u Gaussian, that come nearest to the target's, by a grid of u's mean and
+    standard deviation. The target is symmetric, so a mean below 0 does not come nearer than one above."""
+    import torch
+
+    std, mean = torch.meshgrid(torch.linspace(0.05, 1.5, 146), torch.linspace(0.0, 1.0, 101), indexing="ij")
+    edges = torch.from_numpy(EDGES).atanh()  # of the bins, for u; infinite at both ends
+    shares = torch.special.ndtr((edges - mean[..., None]) / std[..., None]).diff(dim=-1).numpy()
+    return shares.reshape(-1, len(target))[divergence(shares, target).argmin()]
+
+
 @dataclass
 class Gap:
     """The paper's core claim in its smallest form: one state, an action of one dimension, a Q with two modes.
 
     Trains the Gaussian, the proposed and the conventional leapfrog in rows of Table I, for about two minutes.
     Prints the KL divergence of their actions to exp(Q / alpha) / Z, in updates and exploring: median over
-    seeds, lowest and highest; draws the densities of the median's seed over exp(Q / alpha) / Z."""
+    seeds, lowest and highest; draws the densities of the median's seed over exp(Q / alpha) / Z. Beside them
+    is the best of all Gaussians, which training need not find."""
 
     rows: tuple[str, ...] = ("HalfCheetah", "Hopper", "Walker2d")  # rows of Table I
     coordinates: Literal["pre-tanh", "action"] = "pre-tanh"  # as of sac_hpo_continuous.py
@@ -652,21 +672,28 @@ class Gap:
         x, width = (EDGES[:-1] + EDGES[1:]) / 2, EDGES[1] - EDGES[0]
         looks = {"gaussian": FIXED["sac_baseline"], "proposed": FIXED["sac_hpo_continuous"]}
         looks["conventional"] = LOOKS[0]
+
+        def write(axis: Axes, line: int, text: str, color: str) -> None:
+            place = {"fontsize": 8, "ha": "center", "transform": axis.transAxes}
+            axis.text(0.5, 0.9 - 0.09 * line, text, color=color, **place)
+
         for row, column in zip(self.rows, axes.T, strict=True):
             for operator, (color, line) in looks.items():
                 both, target = train_chain(self, row, operator)
+                best = best_gaussian(target)
                 for chain, axis, shares in zip(("in updates", "exploring"), column, both, strict=True):
-                    kl = (shares * np.log(np.maximum(shares, 1e-300) / target)).sum(-1)  # a share of 0 adds 0
+                    kl = divergence(shares, target)
                     middle = np.argsort(kl)[len(kl) // 2]
                     if operator == "gaussian":
                         axis.fill_between(x, target / width, color="#cccccc", label="exp(Q / α) / Z")
                         axis.set_title(f"{row}'s row, {chain}", fontsize=10)
+                        axis.plot(x, best / width, color="#555555", linewidth=0.8, label="best Gaussian")
+                        write(axis, 3, f"best Gaussian: KL {divergence(best, target):.2f}", "#555555")
                     axis.plot(x, shares[middle] / width, color=color, linestyle=line, label=operator)
-                    height = 0.9 - 0.09 * list(looks).index(operator)
-                    text = {"color": color, "fontsize": 8, "ha": "center", "transform": axis.transAxes}
-                    axis.text(0.5, height, f"{operator}: KL {kl[middle]:.2f}", **text)
+                    write(axis, list(looks).index(operator), f"{operator}: KL {kl[middle]:.2f}", color)
                     result = {"row": row, "policy": operator, "actions": chain, "seeds": len(kl)}
                     result |= {"KL median": kl[middle], "lowest": min(kl), "highest": max(kl)}
+                    result["best Gaussian"] = divergence(best, target)
                     found.append(result | {"updates": self.updates, "coordinates": self.coordinates})
                     spread = "KL {KL median:.2f} ({lowest:.2f} to {highest:.2f})".format(**result)
                     print(f"{row}, {operator}, {chain}: {spread}", flush=True)
@@ -679,7 +706,7 @@ class Gap:
             axis.set_ylabel("density")
         shared = axes[0, 0].get_legend_handles_labels()
         figure.legend(
-            *shared, loc="outside lower center", fontsize=9, frameon=False, ncols=4, handlelength=3.5
+            *shared, loc="outside lower center", fontsize=9, frameon=False, ncols=5, handlelength=3.5
         )
         save(figure, self.out)
         pd.DataFrame(found).to_csv(self.out.with_suffix(".csv"), index=False, float_format="%.3f")

@@ -141,7 +141,13 @@ def test_order_and_choice(tmp_path, capsys):
         task, label = name.split()
         write_run(tmp_path / task / label / "seed_1", [1], env_id=task)
     order = ["A-v0 drift", "A-v0 a", "B-v0 sac_nf", "B-v0 drift", "B-v0 mine"]
-    for labels, envs, left in ((), (), order), (("drift",), (), order[::3]), ((), ("A-v0",), order[:2]):
+    by_name = "drift: momentum without force"
+    for labels, envs, left in (
+        ((), (), order),
+        (("drift",), (), order[::3]),
+        ((by_name,), (), order[::3]),
+        ((), ("A-v0",), order[:2]),
+    ):
         chosen = plot.Selection(root=tmp_path, labels=labels, envs=envs).runs()
         assert list(map(" ".join, chosen)) == left
     assert not capsys.readouterr().err
@@ -342,6 +348,7 @@ def test_curves_of_a_figure_can_be_told_apart():
         looks = plot.looks_of(labels)
         assert len({looks[label] for label in labels}) == len(labels)
         assert looks.items() >= plot.FIXED.items()
+    assert not set(plot.FIXED.values()) & set(plot.LOOKS)  # what is in every picture looks like nothing else
     many = ["mine", *plot.EXPERIMENTS.index[:15], "yours"]
     looks = plot.looks_of(many)
     assert len({looks[label] for label in many}) == len(many)
@@ -585,11 +592,33 @@ def test_chains_of_the_gap(tmp_path):
         (shares, exploring), target = plot.train_chain(settings, "Hopper", operator)
         assert shares.shape == exploring.shape == (2, 200) and not (shares[0] == shares[1]).all()
         np.testing.assert_allclose(shares.sum(-1), 1.0)
-        kl[operator] = (shares * np.log(np.maximum(shares, 1e-300) / target)).sum(-1)
+        kl[operator] = plot.divergence(shares, target)
     assert target.sum() == pytest.approx(1.0) and np.argmax(target[100:]) in (49, 50)
     assert (kl["gaussian"] > 0.3).all() and (kl["gaussian"] < 1.5).all() and (kl["conventional"] > 5.0).all()
     alone = plot.train_chain(replace(settings, num_seeds=1, seed=2), "Hopper", "conventional")[0][0]
     np.testing.assert_allclose(alone[0], shares[1], atol=0.01)
+
+
+def test_the_best_gaussian_by_integration_in_u():
+    """On the fixed Q at alpha = 0.2: broad, between the modes, and better than any on one mode."""
+    u = np.linspace(-8.0, 8.0, 20_001)
+    log_target = -0.5 * (4.0 * np.tanh(u) ** 2 - 1.0) ** 2 / 0.2  # of a, without its constant
+    log_jacobian = 2.0 * (np.log(2.0) - u - np.log1p(np.exp(-2.0 * u)))
+    log_z = np.log(np.trapezoid(np.exp(log_target + log_jacobian), u))
+
+    def kl(mean, std):
+        log_q = -0.5 * ((u - mean) / std) ** 2 - np.log(std) - 0.5 * np.log(2.0 * np.pi)
+        return np.trapezoid(np.exp(log_q) * (log_q - log_jacobian - log_target + log_z), u)
+
+    fine = np.linspace(-1.0, 1.0, 200 * 20 + 1)
+    density = np.exp(-0.5 * (4.0 * fine**2 - 1.0) ** 2 / 0.2)
+    target = np.array([density[20 * i : 20 * i + 21].mean() for i in range(200)])
+    target /= target.sum()
+    best = plot.best_gaussian(target)
+    assert best.sum() == pytest.approx(1.0, abs=1e-6) and np.allclose(best, best[::-1], atol=1e-6)
+    lowest = min(kl(mean, std) for mean in np.linspace(0.0, 0.8, 17) for std in np.linspace(0.1, 1.0, 46))
+    assert plot.divergence(best, target) == pytest.approx(lowest, abs=0.003)
+    assert min(kl(mean, 0.2) for mean in np.linspace(0.4, 0.6, 21)) > lowest + 0.1
 
 
 def test_gap_writes_a_picture_and_a_table(tmp_path, monkeypatch, capsys):
@@ -608,7 +637,9 @@ def test_gap_writes_a_picture_and_a_table(tmp_path, monkeypatch, capsys):
     ]
     assert rows[0] == ["| policy", "actions", "KL median", "lowest", "highest |"]
     assert rows[3] == ["| gaussian", "exploring", "0.000", "0.000", "0.000 |"]
-    assert rows[-1] == ["row: Ant; seeds: 3; updates: 1500; coordinates: pre-tanh"]
+    nearest = plot.divergence(plot.best_gaussian(target), target)
+    expected = f"row: Ant; seeds: 3; best Gaussian: {nearest:.3f}; updates: 1500; coordinates: pre-tanh"
+    assert rows[-1] == [expected]
 
 
 # ------------------------------------------------------------------------------------------------------- docs
