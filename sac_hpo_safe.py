@@ -1,7 +1,7 @@
 """SAC-HPO for safe RL: Hamiltonian policy, cost critic and Lyapunov acceptance (Xu & Fekri 2021).
 
 As in SAC-HPO, leapfrog steps push actions, here towards higher Q - lambda Q_C, where Q_C is the discounted
-cost to come and lambda SAC-Lagrangian's multiplier. While acting, the leapfrog goes on, with fresh momentum
+cost to come and lambda SAC-Lagrangian's multiplier. While acting, the leapfrog goes on, with momentum added
 at every step, until Q_C finds the action safe enough or --max-leapfrog-steps are done.
 
     python sac_hpo_safe.py --env-id HalfCheetah-v4 --num-seeds 5    # seeds 1 to 5, side by side
@@ -95,10 +95,11 @@ class Args:
 
     # cost
     lambda_lr: float = 0.1  # step size of the multiplier, lambda (eta)
-    cost_window: int = 1_000  # least steps between moves of lambda, by the mean J_C of the episodes since
+    cost_window: int = 1_000  # lambda moves when its episodes add up to so many steps, by their mean J_C
     # cost of a step (c): mean |action|, 1 if |x velocity| > 1 m/s, or what the task reports as info["cost"]
     cost: Annotated[Literal["torque", "speed", "info"] | None, COST_BY_TASK] = None
-    cost_limit: Annotated[float | None, COST_BY_TASK] = None  # limit on J_C, a discounted sum of costs (d_0)
+    # limit on J_C, an episode's discounted sum of costs or, for torque, its mean / (1 - gamma) (d_0)
+    cost_limit: Annotated[float | None, COST_BY_TASK] = None
 
     # machine
     cuda: bool = True  # use a GPU if there is one
@@ -283,7 +284,7 @@ class HamiltonianPolicy(GaussianPolicy):
 
         def force(x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             action = self.to_action(x)
-            q, gradient = min_and_gradient(action)  # constants to autograd; `attach` puts dQ/da back
+            q, gradient = min_and_gradient(action)  # constants to autograd; `attach` puts the gradient back
             q_cost, cost_gradient = cost_and_gradient(action)
             q = q - multiplier.value.view(-1, 1) * q_cost  # Departure [Sign of lambda Q_C]: printed as a plus
             gradient = gradient - multiplier.value.view(-1, 1, 1) * cost_gradient
@@ -325,11 +326,12 @@ class HamiltonianPolicy(GaussianPolicy):
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor, first_obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Algorithm 3; `noise` has fresh momentum for every step. The states' episodes began at first_obs.
+        """Algorithm 3; `noise` is for u_0 and for each step's momentum. The episodes began at first_obs.
 
-        Returns the action (S, B, A) and the step at which it was accepted (S, B), or the last + 1.
+        Returns the action (S, B, A) and the step at which it was accepted (S, B), max_leapfrog_steps + 1 if
+        at none. The loop is `leapfrog`, with one force for the end of a step and the start of the next.
+        Departure [K in safe RL]: K of Algorithm 3 is --max-leapfrog-steps, and --leapfrog-steps in updates.
         Departure [Reference policy pi_B]: tanh(mean) of the policy as it is now.
-        Departure [Evaluation of safe SAC-HPO]: it starts from (mean, 0).
         Departure [First test of an action]: not before a step, as in Algorithm 3, unlike Sec. IV-D.
         """
         _, q_cost_target, _ = self.borrowed
@@ -346,9 +348,9 @@ class HamiltonianPolicy(GaussianPolicy):
         for k, zeta in enumerate(momenta, start=1):
             f, _ = force(x)
             if k > 1:
-                rho = rho.sub(f, alpha=half_step)  # the end of the last step
+                rho = rho.sub(f, alpha=half_step)  # ends the step before
             rho = rho.add(zeta, alpha=self.args.momentum_std_explore).sub(f, alpha=half_step)
-            waiting = accepted_at > len(momenta)  # the others stay where they are
+            waiting = accepted_at > len(momenta)  # the x of the others stays
             x = torch.where(waiting.unsqueeze(-1), x.add(rho, alpha=self.args.step_size), x)
             accepted = q_cost_target(obs, self.to_action(x)).squeeze(1) - reference < slack  # Eq. (14)
             accepted_at = torch.where(waiting & accepted, k, accepted_at)
@@ -360,7 +362,8 @@ class HamiltonianPolicy(GaussianPolicy):
 def constraint(args: Args, total, discounted, length):
     """J_C of an episode, from the sum of its costs, their discounted sum and the number of its steps.
 
-    Departure [Units of the limits]: discounted sums. In them the average torque is mean / (1 - gamma).
+    Departure [Units of the limits]: J_C is the discounted sum of costs or, for torque, which the paper limits
+    on average, the mean cost of a step over 1 - gamma: what a discounted sum without end would come to.
     """
     return total / length / (1.0 - args.gamma) if args.cost == "torque" else discounted
 
@@ -377,13 +380,14 @@ class Multiplier(nn.Module):
         super().__init__()
         self.args = args
         self.register_buffer("value", torch.zeros(seeds))  # lambda
-        counters = "episodes episodes_over_limit total_cost"  # of all episodes that ended,
-        counters += " recent_episodes recent_steps recent_j_c"  # and of the policy since lambda's last move
-        for name in counters.split():
+        since_start = ["episodes", "episodes_over_limit", "total_cost"]  # of all episodes that ended
+        since_lambda_moved = ["recent_episodes", "recent_steps", "recent_j_c"]  # of the policy's alone
+        for name in since_start + since_lambda_moved:
             self.register_buffer(name, torch.zeros(seeds, dtype=torch.float64))
 
     def end_episode(self, index: int, total: float, discounted: float, length: float, of_policy: bool):
-        """Takes an episode of the seed at `index`, as `constraint` does, and moves lambda if it is time."""
+        """Counts an episode of the seed at `index`, given by what `constraint` takes; moves lambda if it is
+        time. `of_policy`: no action of it was random."""
         j_c = constraint(self.args, total, discounted, length)
         self.episodes[index] += 1
         self.episodes_over_limit[index] += j_c > self.args.cost_limit
@@ -445,8 +449,11 @@ def q_loss(q: Tensor, target: Tensor) -> tuple[Tensor, Logs]:
 
 
 def cost_loss(q_cost: Tensor, next_q_cost: Tensor, cost, ends, gamma: float) -> tuple[Tensor, Logs]:
-    """Mean squared error of Q_C(s, a) against c + gamma Q_C'(s', a'), or c alone where costs end. (S,)"""
-    target = cost + gamma * (1.0 - ends) * next_q_cost  # of costs to come, entropy is no part
+    """Mean squared error of Q_C(s, a) against c + gamma Q_C'(s', a'), or c alone where costs end. (S,)
+
+    Departure [The cost critic]: a' is of the policy that is trained, not of pi_B.
+    """
+    target = cost + gamma * (1.0 - ends) * next_q_cost  # without the entropy that Q has
     loss = (q_cost - target).square().mean(-1)
     return loss, {"losses/q_cost": loss, "values/q_cost": q_cost.mean(-1)}
 
@@ -548,7 +555,7 @@ def rescale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
 def cost_of(cost: str, action: np.ndarray, info: dict) -> float:
     """What a step costs (Sec. V-B); minus infinity if the task does not report it as one number."""
     if cost == "torque":
-        return float(np.abs(action).mean())  # as a share of what the motors can do
+        return float(np.abs(action).mean())  # Departure [Cost of torque]: a share of the largest
     try:
         value = float(np.asarray(info["x_velocity" if cost == "speed" else "cost"]).item())
     except (KeyError, TypeError, ValueError):
@@ -783,8 +790,11 @@ def weights_of(agent: Agent, index: int) -> dict[str, Tensor]:
 
 
 def decide(agent: Agent, obs: np.ndarray, first_obs: np.ndarray, generator: Generator) -> tuple:
-    """What an Agent(1, ...) does: Algorithm 3 from (mean, 0) at observations (B, O) of episodes that began at
-    first_obs (B, O), with later momentum by the generator: actions (B, A), and when accepted (B,)."""
+    """What an Agent(1, ...) does: Algorithm 3 at observations (B, O) of episodes that began at first_obs.
+
+    Departure [Evaluation of safe SAC-HPO]: from (mean, 0); what later steps add to the momentum is random, by
+    the generator. Returns actions (B, A), and the steps at which they were accepted (B,).
+    """
     noise = torch.randn(agent.policy.draws_to_act, 1, len(obs), agent.action_dim, generator=generator)
     noise[:2] = 0.0
     obs, first_obs = (torch.from_numpy(array).unsqueeze(0) for array in (obs, first_obs))
@@ -820,6 +830,8 @@ def evaluate(weights: dict, args: Args, seed: int, step: int, folder: Path) -> d
         for i, action in zip(tuple(playing), actions, strict=True):
             check_finite([*obs[i], *action], f"{title}: an observation or action")
             obs[i], reward, terminated, truncated, info = envs[i].step(action)
+            if info["cost"] < 0.0:
+                stop(f"{title}: --cost {args.cost}: the task reports no cost, or one below 0")
             costs[i] += info["cost"]
             discounted_costs[i] += args.gamma ** lengths[i] * info["cost"]
             returns[i] += reward
@@ -932,8 +944,8 @@ def save_agents(agent: Agent, args: Args, task: Task, step: int, run: Path) -> N
 
 def load_agent(path: str | Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """The policy in an agent_<step>.pt for your own program: from an observation, and the first one of its
-    episode, to the action to execute. Raises ValueError if the agent does not fit this script; so does the
-    policy, if an observation does not fit.
+    episode, to the action to execute, which is random where Algorithm 3 takes more than one step. Raises
+    ValueError if the agent does not fit this script; so does the policy, if an observation does not fit.
 
     policy = load_agent("runs/<run>/seed_1/agent_1000000.pt")
     obs, reward, terminated, truncated, info = env.step(policy(obs, first_obs))
@@ -1042,18 +1054,19 @@ def resolve(args: Args) -> Args:
     require(args, "gamma", 0, 1)
     require(args, "tau", 1e-10, 1)
     require(args, "max_leapfrog_steps", 1, 1e3)
+    if args.gamma == 1.0:
+        stop("--gamma must be below 1: the limit is on a discounted sum of costs")
     cost, limit = COSTS.get(family, (None, None))
     args = replace(args, cost=args.cost or cost)
-    if args.cost_limit is None and args.cost == cost:
+    if args.cost_limit is None and args.cost == cost and args.gamma == 0.99:  # as J_C is discounted
         args = replace(args, cost_limit=limit)
     if args.cost is None or args.cost_limit is None:
         asked = f"{args.env_id} with --cost {args.cost}" if args.cost else args.env_id
-        stop(f"{asked} has no default, only Ant (torque) and HalfCheetah (speed): give --cost, --cost-limit")
+        known = "only Ant (torque) and HalfCheetah (speed) at gamma 0.99"
+        stop(f"{asked} has no default limit, {known}: give --cost and --cost-limit")
     require(args, "cost_limit", 0, 1e12)
     require(args, "lambda_lr", 1e-10, 1e6)
     require(args, "cost_window", 1, 1e12)
-    if args.gamma == 1.0:
-        stop("--gamma must be below 1: the limit is on a discounted sum of costs")
     require(args, "leapfrog_steps leapfrog_hidden", 1, 1e4)
     require(args, "step_size", 1e-10, 1e6)
     require(args, "momentum_std_train momentum_std_explore", 0, 1e6)
@@ -1195,8 +1208,9 @@ def train(args: Args) -> Path:
                     total = agent.multiplier.total_cost[index].item()
                     writers[seeds[index]].add_scalar("charts/episodic_cost", spent[0, index], global_step)
                     writers[seeds[index]].add_scalar("charts/training_cost", total, global_step)
-                    steps_mean = leapfrog_steps[index] / lengths[index]
-                    writers[seeds[index]].add_scalar("charts/leapfrog_steps", steps_mean, global_step)
+                    if of_policy:
+                        steps_mean = leapfrog_steps[index] / lengths[index]
+                        writers[seeds[index]].add_scalar("charts/leapfrog_steps", steps_mean, global_step)
                     bar.set_postfix_str(f"return {returns[index]:.1f}", refresh=False)
                 obs, _ = envs.reset(options={"reset_mask": over})
                 returns[over], lengths[over] = 0.0, 0.0

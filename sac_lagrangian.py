@@ -82,10 +82,11 @@ class Args:
 
     # cost
     lambda_lr: float = 0.1  # step size of the multiplier, lambda (eta)
-    cost_window: int = 1_000  # least steps between moves of lambda, by the mean J_C of the episodes since
+    cost_window: int = 1_000  # lambda moves when its episodes add up to so many steps, by their mean J_C
     # cost of a step (c): mean |action|, 1 if |x velocity| > 1 m/s, or what the task reports as info["cost"]
     cost: Annotated[Literal["torque", "speed", "info"] | None, COST_BY_TASK] = None
-    cost_limit: Annotated[float | None, COST_BY_TASK] = None  # limit on J_C, a discounted sum of costs (d_0)
+    # limit on J_C, an episode's discounted sum of costs or, for torque, its mean / (1 - gamma) (d_0)
+    cost_limit: Annotated[float | None, COST_BY_TASK] = None
 
     # machine
     cuda: bool = True  # use a GPU if there is one
@@ -193,14 +194,15 @@ class GaussianPolicy(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """The action to execute. Departure [Evaluation of a Gaussian]: from the mean, without noise."""
+        """The action to execute. Departure [Evaluation of a Gaussian]: the mean's, by noise of 0."""
         return torch.tanh(self(obs, *noise)[0])
 
 
 def constraint(args: Args, total, discounted, length):
     """J_C of an episode, from the sum of its costs, their discounted sum and the number of its steps.
 
-    Departure [Units of the limits]: discounted sums. In them the average torque is mean / (1 - gamma).
+    Departure [Units of the limits]: J_C is the discounted sum of costs or, for torque, which the paper limits
+    on average, the mean cost of a step over 1 - gamma: what a discounted sum without end would come to.
     """
     return total / length / (1.0 - args.gamma) if args.cost == "torque" else discounted
 
@@ -217,13 +219,14 @@ class Multiplier(nn.Module):
         super().__init__()
         self.args = args
         self.register_buffer("value", torch.zeros(seeds))  # lambda
-        counters = "episodes episodes_over_limit total_cost"  # of all episodes that ended,
-        counters += " recent_episodes recent_steps recent_j_c"  # and of the policy since lambda's last move
-        for name in counters.split():
+        since_start = ["episodes", "episodes_over_limit", "total_cost"]  # of all episodes that ended
+        since_lambda_moved = ["recent_episodes", "recent_steps", "recent_j_c"]  # of the policy's alone
+        for name in since_start + since_lambda_moved:
             self.register_buffer(name, torch.zeros(seeds, dtype=torch.float64))
 
     def end_episode(self, index: int, total: float, discounted: float, length: float, of_policy: bool):
-        """Takes an episode of the seed at `index`, as `constraint` does, and moves lambda if it is time."""
+        """Counts an episode of the seed at `index`, given by what `constraint` takes; moves lambda if it is
+        time. `of_policy`: no action of it was random."""
         j_c = constraint(self.args, total, discounted, length)
         self.episodes[index] += 1
         self.episodes_over_limit[index] += j_c > self.args.cost_limit
@@ -283,8 +286,11 @@ def q_loss(q: Tensor, target: Tensor) -> tuple[Tensor, Logs]:
 
 
 def cost_loss(q_cost: Tensor, next_q_cost: Tensor, cost, ends, gamma: float) -> tuple[Tensor, Logs]:
-    """Mean squared error of Q_C(s, a) against c + gamma Q_C'(s', a'), or c alone where costs end. (S,)"""
-    target = cost + gamma * (1.0 - ends) * next_q_cost  # of costs to come, entropy is no part
+    """Mean squared error of Q_C(s, a) against c + gamma Q_C'(s', a'), or c alone where costs end. (S,)
+
+    Departure [The cost critic]: a' is of the policy that is trained, not of pi_B.
+    """
+    target = cost + gamma * (1.0 - ends) * next_q_cost  # without the entropy that Q has
     loss = (q_cost - target).square().mean(-1)
     return loss, {"losses/q_cost": loss, "values/q_cost": q_cost.mean(-1)}
 
@@ -372,7 +378,7 @@ def rescale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
 def cost_of(cost: str, action: np.ndarray, info: dict) -> float:
     """What a step costs (Sec. V-B); minus infinity if the task does not report it as one number."""
     if cost == "torque":
-        return float(np.abs(action).mean())  # as a share of what the motors can do
+        return float(np.abs(action).mean())  # Departure [Cost of torque]: a share of the largest
     try:
         value = float(np.asarray(info["x_velocity" if cost == "speed" else "cost"]).item())
     except (KeyError, TypeError, ValueError):
@@ -637,6 +643,8 @@ def evaluate(weights: dict, args: Args, seed: int, step: int, folder: Path) -> d
         for i, action in zip(tuple(playing), decide(agent, obs[playing]), strict=True):
             check_finite([*obs[i], *action], f"{title}: an observation or action")
             obs[i], reward, terminated, truncated, info = envs[i].step(action)
+            if info["cost"] < 0.0:
+                stop(f"{title}: --cost {args.cost}: the task reports no cost, or one below 0")
             costs[i] += info["cost"]
             discounted_costs[i] += args.gamma ** lengths[i] * info["cost"]
             returns[i] += reward
@@ -848,18 +856,19 @@ def resolve(args: Args) -> Args:
     require(args, "policy_lr q_lr alpha", 1e-10, 1e6)
     require(args, "gamma", 0, 1)
     require(args, "tau", 1e-10, 1)
+    if args.gamma == 1.0:
+        stop("--gamma must be below 1: the limit is on a discounted sum of costs")
     cost, limit = COSTS.get(family, (None, None))
     args = replace(args, cost=args.cost or cost)
-    if args.cost_limit is None and args.cost == cost:
+    if args.cost_limit is None and args.cost == cost and args.gamma == 0.99:  # as J_C is discounted
         args = replace(args, cost_limit=limit)
     if args.cost is None or args.cost_limit is None:
         asked = f"{args.env_id} with --cost {args.cost}" if args.cost else args.env_id
-        stop(f"{asked} has no default, only Ant (torque) and HalfCheetah (speed): give --cost, --cost-limit")
+        known = "only Ant (torque) and HalfCheetah (speed) at gamma 0.99"
+        stop(f"{asked} has no default limit, {known}: give --cost and --cost-limit")
     require(args, "cost_limit", 0, 1e12)
     require(args, "lambda_lr", 1e-10, 1e6)
     require(args, "cost_window", 1, 1e12)
-    if args.gamma == 1.0:
-        stop("--gamma must be below 1: the limit is on a discounted sum of costs")
     return args
 
 

@@ -183,7 +183,7 @@ class GaussianPolicy(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """The action to execute. Departure [Evaluation of a Gaussian]: from the mean, without noise."""
+        """The action to execute. Departure [Evaluation of a Gaussian]: the mean's, by noise of 0."""
         return torch.tanh(self(obs, *noise)[0])
 
 

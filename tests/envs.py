@@ -130,12 +130,6 @@ class OneCost(Costly):
         return 0.0, self.t == 2
 
 
-class HugeCost(Costly):
-    def step(self, action):
-        *rest, _ = super().step(action)
-        return *rest, {"cost": 1e30}
-
-
 class LostCost(Costly):
     """Costs 1, but reports `last` from step 31 on, at first nothing at all. Never ends."""
 

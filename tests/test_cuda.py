@@ -1,27 +1,29 @@
 """On a GPU: a CUDA graph does what the same functions do eagerly, runs repeat and resume bit for bit.
 
-Skipped without one. Whoever has one runs `pytest -m cuda`.
+Skipped without one; then only what they compare is run. Whoever has one runs `pytest -m cuda`.
 """
+
+import inspect
 
 import pytest
 import torch
 from conftest import agent_of, call, cost_flags, make_args, resume, rows_of, same
 
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(
-        not torch.cuda.is_available(), reason="needs a GPU: pytest -m cuda where there is one"
-    ),
-]
+
+def on_a_gpu(test):
+    reason = "needs a GPU: pytest -m cuda where there is one"
+    return pytest.mark.cuda(pytest.mark.skipif(not torch.cuda.is_available(), reason=reason)(test))
+
+
 OBS_DIM, ACTION_DIM, SEEDS = 11, 3, 3
 SMALL = dict(
     env_id="Hopper-v4", learning_starts=100, eval_frequency=200, eval_episodes=2, checkpoint_frequency=200
 )
 
 
-def system(module, graph: bool, **changes):
+def system(module, graph: bool, device="cuda", **changes):
     """What `train` puts together, with a buffer of random rows: acting, an update, all that they change."""
-    device = torch.device("cuda")
+    device = torch.device(device)
     args = module.resolve(make_args(module, num_seeds=SEEDS, **changes))
     generators, noise_generators = module.make_generators(range(SEEDS), device)
     agent = module.Agent(SEEDS, OBS_DIM, ACTION_DIM, args)
@@ -30,13 +32,18 @@ def system(module, graph: bool, **changes):
     adam = [value for o in optimizers.values() for state in o.state.values() for value in state.values()]
     buffer = module.ReplayBuffer(SEEDS, 1000, OBS_DIM, ACTION_DIM, device)
     buffer.data.copy_(torch.randn(buffer.data.shape, generator=torch.Generator().manual_seed(0)))
-    buffer.data[..., -1] = (buffer.data[..., -1] > 1.0).float()
+    terminated = buffer.data[..., 2 * OBS_DIM + ACTION_DIM + 1]
+    terminated.copy_(terminated > 1.0)
     buffer.added, _ = 1000, buffer.filled.fill_(1000)
     noise = module.Noise(noise_generators, agent.policy, args.batch_size, ACTION_DIM)
     obs = torch.randn(SEEDS, 1, OBS_DIM, generator=torch.Generator().manual_seed(1)).to(device)
 
     def act():
-        return agent.policy.act(obs, noise.now(noise.to_act).transpose(0, 1))
+        now = noise.now(noise.to_act).transpose(0, 1)
+        if "first_obs" not in inspect.signature(agent.policy.act).parameters:
+            return agent.policy.act(obs, now)
+        action, accepted_at = agent.policy.act(obs, now, obs.flip(0))
+        return torch.cat([action, accepted_at.unsqueeze(-1)], dim=-1)
 
     def learn():
         batch = buffer.sample(noise.now(noise.rows))
@@ -51,6 +58,17 @@ def system(module, graph: bool, **changes):
     return act, learn, noise, changed
 
 
+def test_what_is_compared_runs_on_a_cpu(script):
+    act, learn, noise, changed = system(script, graph=True, device="cpu")
+    before = {name: value.clone() for name, value in changed.items()}
+    noise.advance()
+    action, logs = act(), learn()
+    assert action[..., :ACTION_DIM].shape == (SEEDS, 1, ACTION_DIM) and torch.isfinite(action).all()
+    assert all(torch.isfinite(value).all() for value in (changed | logs).values())
+    assert not same(before, changed)
+
+
+@on_a_gpu
 @pytest.mark.parametrize(
     "changes", [{}, {"autotune": True}, {"momentum_in_target": True}, {"coordinates": "action"}]
 )
@@ -85,6 +103,7 @@ def test_a_graph_does_what_eager_execution_does(script, changes):
     assert len(moved) > 10
 
 
+@on_a_gpu
 def test_seeds_on_a_gpu_are_independent(script):
     """What belongs to seed 1 changes nothing of the others."""
     ends = []
@@ -108,6 +127,7 @@ def test_seeds_on_a_gpu_are_independent(script):
     assert same(*ends)
 
 
+@on_a_gpu
 def test_runs_on_a_gpu_repeat_and_resume(script, tmp_path):
     settings = dict(**SMALL, num_seeds=2)
     whole, again, short = (
@@ -121,6 +141,7 @@ def test_runs_on_a_gpu_repeat_and_resume(script, tmp_path):
             assert same(agent_of(other, 600, seed), agent_of(whole, 600, seed))
 
 
+@on_a_gpu
 @pytest.mark.parametrize("name", ["sac_baseline", "sac_hpo_safe"])
 def test_too_little_memory_is_said_in_one_line(name, tmp_path):
     words = ["--runs-dir", tmp_path / "runs", *cost_flags(name)]

@@ -24,6 +24,7 @@ from conftest import (
     weights,
     weights_of,
 )
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import sac_baseline
 import sac_hpo_continuous
@@ -166,8 +167,13 @@ SHORT = dict(total_timesteps=100, learning_starts=90, eval_frequency=1000, batch
 def test_an_environment_without_that_cost_is_refused(safe, tmp_path, capsys, env_id, cost, step):
     args = make_args(safe, env_id=env_id, cost=cost, cost_limit=1.0, runs_dir=str(tmp_path), **SHORT)
     status, line = refused(capsys, safe.train, args)
-    message = f"step {step}: --cost {cost}: the task reports no cost, or one below 0"
-    assert status == 2 and line == f"{safe.ALGORITHM}.py: {message}"
+    message = f"--cost {cost}: the task reports no cost, or one below 0"
+    assert status == 2 and line == f"{safe.ALGORITHM}.py: step {step}: {message}"
+    args = replace(args, total_timesteps=20, eval_frequency=20)
+    if step > 1:  # in the evaluation first
+        status, line = refused(capsys, safe.train, args)
+        assert status == 2 and line == f"{safe.ALGORITHM}.py: evaluation of seed 1 at step 20: {message}"
+        assert all(rows_of(run) == [] for run in tmp_path.iterdir())
 
 
 def test_a_cost_that_is_not_finite(safe, tmp_path, capsys, monkeypatch):
@@ -190,8 +196,10 @@ def test_a_cost_that_is_not_finite(safe, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(env_id="Hopper-v4"), "Hopper-v4 has no default, only Ant (torque) and Half"),
+        (dict(env_id="Hopper-v4"), "Hopper-v4 has no default limit, only Ant (torque) and Half"),
         (dict(env_id="Hopper-v4", cost_limit=3.0), "Hopper-v4 has no default"),
+        (dict(env_id="Ant-v4", gamma=0.9), "Ant-v4 with --cost torque has no default limit, only Ant (torq"),
+        (dict(env_id="HalfCheetah-v4", gamma=0.995), "HalfCheetah (speed) at gamma 0.99: give --cost"),
         (dict(env_id="Hopper-v4", cost="torque"), "Hopper-v4 with --cost torque has no default"),
         (dict(env_id="Hopper", cost="torque"), "Hopper with --cost torque has no default"),
         (dict(env_id="Ant-v4", cost="speed"), "Ant-v4 with --cost speed has no default"),
@@ -226,6 +234,7 @@ def test_defaults_by_task(safe):
     args = safe.resolve(safe.Args(env_id="Ant-v4", cost="speed", cost_limit=3.0))
     assert (args.cost, args.cost_limit) == ("speed", 3.0)
     assert safe.resolve(safe.Args(env_id="HalfCheetah-v4", cost_limit=3.0)).cost == "speed"
+    assert safe.resolve(safe.Args(env_id="Ant-v4", cost_limit=3.0, gamma=0.9)).cost_limit == 3.0
 
 
 def test_an_id_without_a_version(safe, capsys):
@@ -315,7 +324,7 @@ def test_without_lambda_the_update_is_that_of_the_plain_script(safe, steps):
 
 
 def test_lambda_moves_the_policy_away_from_cost(safe):
-    """With a large lambda the policy's step lowers Q_C where it acts; with lambda = 0 it does not."""
+    """With a large lambda the policy's step lowers Q_C where it acts; with lambda = 0 hardly."""
     agent, args = make_agent(safe, seeds=2, tau=1e-9)
     agent.multiplier.value.copy_(torch.tensor([1000.0, 0.0]))
     batch, noise = random_batch(safe, rows=256, seeds=2), noise_for(agent, rows=256, seeds=2)
@@ -418,6 +427,16 @@ def test_slack_of_eq_15():
     assert torch.equal(accepted_at == 2, ~should)
     assert should[slack < 0].any()  # infeasible, and yet some actions are so much safer that they pass
     assert not should.all()
+
+
+def test_equal_is_not_less():
+    """Eq. (14) is strict: where no action costs more than pi_B's and the slack is 0, none is accepted."""
+    policy, args = safe_policy(CostOfFirstAction(scale=0.0), cost_limit=25.0)
+    obs, first = random(2, 20, 3, seed=4), random(2, 20, 3, seed=5)
+    first[..., 0] = 25.0
+    assert (act(policy, obs, first)[1] == args.max_leapfrog_steps + 1).all()
+    first[..., 0] = 24.9
+    assert (act(policy, obs, first)[1] == 1).all()
 
 
 def test_an_unsafe_action_is_returned_only_if_no_safe_one_was_found():
@@ -525,6 +544,17 @@ def test_the_force_is_the_gradient_of_q_minus_lambda_q_c():
     torch.testing.assert_close(found["q"], value.detach())
 
 
+def test_both_critics_of_the_force_are_rounded():
+    agent, _ = make_agent(sac_hpo_safe, env_id="Ant-v4", seeds=2, dtype=torch.float32)
+    agent.multiplier.value.copy_(torch.tensor([0.7, 2.0]))
+    obs, u = random(2, 20, 3, seed=4).float(), random(2, 20, 2, seed=5).float()
+    for rounded in (False, True):
+        _, gradient = agent.q_target.min_at(obs, rounded)(torch.tanh(u))
+        _, cost_gradient = agent.q_cost_target.min_at(obs, rounded)(torch.tanh(u))
+        expected = gradient - agent.multiplier.value.view(-1, 1, 1) * cost_gradient
+        torch.testing.assert_close(agent.policy.force_at(obs, rounded)(u)[1]["gradient"], expected)
+
+
 # ------------------------------------------------------------------------------------------------- learning
 
 FAST = dict(batch_size=64, learning_starts=100, policy_lr=3e-3, q_lr=3e-3, tau=0.05, eval_frequency=100_000)
@@ -547,6 +577,12 @@ def learned_action(module, agent):
     else:
         action = module.decide(agent, obs)
     return 1.5 * (action.item() + 1.0)
+
+
+def scalars(run, tag):
+    """What TensorBoard has of the first seed: (step, value)."""
+    board = EventAccumulator(str(run / "seed_1"), size_guidance={"scalars": 0}).Reload()
+    return [(event.step, event.value) for event in board.Scalars(tag)]
 
 
 def numbers(run, name, seed=1):
@@ -597,6 +633,27 @@ def test_costs_of_an_evaluation_and_of_training(safe, tmp_path):
     assert numbers(run, "training_cost") == pytest.approx([20 * 1.5, 40 * 1.5])
     # learning_starts is 100: the episodes that end at 105, 108, ... 120 move lambda, by 0.1 * (1.31 - 1) each
     assert numbers(run, "lambda") == pytest.approx([0.0, 6 * 0.031], rel=1e-4)
+
+
+def test_what_training_logs_of_costs(safe, tmp_path):
+    """The cost of each episode, and of all so far. Algorithm 3's steps, of episodes without random actions."""
+    _, run = trained(safe, tmp_path=tmp_path, steps=121, **ONE_COST)
+    ends = [*range(3, 121, 3)]
+    assert scalars(run, "charts/episodic_cost") == [(step, 1.5) for step in ends]
+    assert scalars(run, "charts/training_cost") == [(step, 0.5 * step) for step in ends]
+    if safe is sac_hpo_safe:
+        steps, taken = zip(*scalars(run, "charts/leapfrog_steps"), strict=True)
+        assert steps == tuple(range(105, 121, 3)) and 1.0 <= min(taken) <= max(taken) <= 10.0
+
+
+def test_costs_of_environments_beside_the_training(safe):
+    """In processes of their own, as on a GPU."""
+    changes = dict(env_id="envs:Costly-v0", cost="info", cost_limit=1.0, num_seeds=2)
+    tasks = safe.make_envs(make_args(safe, **changes), beside=True)
+    tasks.reset(seed=[1, 2])
+    *_, infos = tasks.step(np.array([[0.0], [1.0]], np.float32))
+    tasks.close()
+    assert infos["cost"].tolist() == pytest.approx([1.5, 3.0])
 
 
 def test_an_episode_cut_at_a_checkpoint_counts_nowhere(safe, tmp_path):
@@ -668,17 +725,19 @@ def test_each_state_comes_with_the_first_of_its_own_episode(tmp_path, monkeypatc
 
 
 def test_noise_of_an_evaluation(tmp_path, monkeypatch):
-    """None in the first leapfrog step; then the momentum is random, by seed and step, and repeats. The
-    critics' promise is for the first action that is played."""
+    """None in the first leapfrog step; then the momentum is random, by seed and step, and repeats. What the
+    critics are asked for their promise has the noise of the first action that is played."""
     calls = recorded(monkeypatch)
     agent, args = make_agent(sac_hpo_safe, 2, 1, env_id="Marked-v0", dtype=torch.float32, eval_episodes=6)
-    for step in (7, 7, 8):
-        sac_hpo_safe.evaluate(weights_of(agent, 0), args, 1, step, tmp_path)
-    count = len(calls) // 3
-    first, again, other = ([noise for _, noise, _ in calls[i * count : i * count + 3]] for i in range(3))
+    evaluations = []
+    for seed, step in ((1, 7), (1, 7), (1, 8), (2, 7)):
+        began = len(calls)
+        sac_hpo_safe.evaluate(weights_of(agent, 0), args, seed, step, tmp_path)
+        evaluations.append([noise for _, noise, _ in calls[began : began + 3]])
+    first, again, other, of_other_seed = evaluations
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert torch.equal(first[0], first[1]) and not torch.equal(first[1][2:, :, :1], first[2][2:, :, :1])
-    assert not torch.equal(first[0], other[0])
+    assert not torch.equal(first[0], other[0]) and not torch.equal(first[0], of_other_seed[0])
     everything = torch.cat([noise[:, :, :1] for _, noise, _ in calls], dim=2)
     assert (everything[:2] == 0.0).all() and everything[2:].std() == pytest.approx(1.0, abs=0.2)
     assert len(everything) == 1 + args.max_leapfrog_steps
@@ -691,3 +750,23 @@ def test_an_agent_for_your_own_program(tmp_path):
     policy = sac_hpo_safe.load_agent(run / "seed_1" / "agent_120.pt")
     obs = np.zeros(1)
     assert policy(obs, obs) == pytest.approx([learned_action(sac_hpo_safe, agent)])
+
+
+def test_an_agent_is_given_an_observation_and_then_the_first_one(tmp_path, monkeypatch):
+    agent, args = make_agent(sac_hpo_safe, 2, 1, env_id="Marked-v0", dtype=torch.float32)
+    task = sac_hpo_safe.make_env(args)
+    (tmp_path / "seed_1").mkdir()
+    sac_hpo_safe.save_agents(agent, args, task, 5, tmp_path)
+    policy = sac_hpo_safe.load_agent(tmp_path / "seed_1" / "agent_5.pt")
+    calls = recorded(monkeypatch)
+    policy(np.array([3.0, 4.0]), np.array([3.0, 0.0]))
+    ((obs, _, first_obs),) = calls
+    assert obs.tolist() == [[[3.0, 4.0]]] and first_obs.tolist() == [[[3.0, 0.0]]]
+
+
+def test_playing_says_what_it_cost(safe, tmp_path, capsys):
+    """OneCost's discounted sum of 1.31, limit 1: four of four episodes over it."""
+    _, run = trained(safe, tmp_path=tmp_path, steps=20, **ONE_COST)
+    capsys.readouterr()
+    safe.play(replace(safe.stored_args(str(run)), evaluate=str(run)))
+    assert capsys.readouterr().out.splitlines()[-1] == "J_C 1.3, limit 1, episodes over it 100 %"
