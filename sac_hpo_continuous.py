@@ -18,10 +18,11 @@ train and update, [16] soft_q_target and q_loss, Sec. V-A evaluate, Table I TABL
 --train, Fig. 6 --momentum-std-* 0.
 Where this file departs from the paper, a comment says "Departure [entry]", which is in docs/departures.md.
 
-Shapes in comments: S seeds, B batch, O observation, A action.
+Shapes in comments: S seeds, n critics of a seed, B batch, O observation, A action.
 """
 
 import importlib.metadata
+import io
 import json
 import math
 import multiprocessing
@@ -134,14 +135,14 @@ TABLE_I = {  # the paper's settings: their names, then values by environment id 
 
 
 class Linear(nn.Module):
-    """n linear layers side by side: (n, B, in) -> (n, B, out). All 0 until `draw_weights` fills them."""
+    """n linear layers side by side: (n, B, in) -> (n, B, out). All NaN until `draw_weights` fills them."""
 
     def __init__(self, n: int, inputs: int, outputs: int):
         super().__init__()
         # For few outputs it is stored transposed, as a CPU multiplies faster then.
-        weight = torch.zeros(n, outputs, inputs).mT
+        weight = torch.full((n, outputs, inputs), math.nan).mT
         self.weight = nn.Parameter(weight if outputs <= 32 else weight.contiguous())  # (n, in, out)
-        self.bias = nn.Parameter(torch.zeros(n, 1, outputs))
+        self.bias = nn.Parameter(torch.full((n, 1, outputs), math.nan))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.baddbmm(self.bias, x, self.weight)
@@ -154,7 +155,10 @@ class Linear(nn.Module):
 
 
 class Critics(nn.Module):
-    """n critics per seed, each with first weights of its own. Of two, the smaller counters overestimation."""
+    """n critics per seed, each with first weights of its own.
+
+    Where there are two, the smaller Q is used, so that errors do not add up to overestimation.
+    """
 
     def __init__(self, seeds: int, n: int, obs_dim: int, action_dim: int):
         super().__init__()
@@ -509,6 +513,8 @@ def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
                 env.reset(seed=0)
                 if not isinstance(env.render(), np.ndarray):
                     raise ValueError("render() gives no picture")
+            env.close()
+            env = make()  # one that was never reset, as without a camera
     except Exception as error:  # every simulator and every graphics backend raises its own kind
         if "BulletEnv" in args.env_id and isinstance(error, ImportError):
             stop(f"--env-id {args.env_id} needs PyBullet, which installs on Python 3.11 and before ({error})")
@@ -549,7 +555,7 @@ def draw_weights(agent: Agent, generators: list[Generator]) -> None:
             for parameter in layer.weight, layer.bias:
                 for part, generator in zip(parameter.chunk(len(generators)), generators, strict=True):
                     part.uniform_(-bound, bound, generator=generator)
-    agent.q_target.load_state_dict(agent.q.state_dict())
+    agent.q_target.load_state_dict(agent.q.state_dict())  # what it drew itself is not used
 
 
 def make_optimizers(agent: Agent, args: Args) -> dict[str, torch.optim.Adam]:
@@ -569,9 +575,10 @@ def make_optimizers(agent: Agent, args: Args) -> dict[str, torch.optim.Adam]:
 
 
 class Noise:
-    """All that is random in acting and updates: drawn ahead, 64 steps at a time, by a generator per seed.
+    """What is random in the policy's steps and updates, drawn 64 steps ahead, by a generator per seed.
 
-    So a CUDA graph (see `capture`) draws nothing itself: it reads what belongs to the step set by `advance`.
+    So a CUDA graph (see `capture`) draws nothing itself: it reads what belongs to the step set by `advance`,
+    which must be called before each step. Without it, the same noise and minibatch come again.
     """
 
     def __init__(self, generators: list[Generator], policy: nn.Module, batch_size: int, action_dim: int):
@@ -587,7 +594,8 @@ class Noise:
             for index, generator in enumerate(self.generators):
                 self.to_act[index].normal_(generator=generator)
                 self.to_update[index].normal_(generator=generator)
-                self.rows[index].random_(generator=generator)  # 63 bits: remainders are as good as uniform
+                # `ReplayBuffer.sample` takes remainders: of 63 bits they are as good as uniform.
+                self.rows[index].random_(generator=generator)
             self.left = 64
         self.left -= 1
         self.step.fill_(self.left)
@@ -650,8 +658,8 @@ def capture(function: Callable, changed: list[Tensor]) -> Callable:
     """On a GPU, a function that launches all kernels of `function` at once; on a CPU, `function` itself.
 
     An update is hundreds of small kernels, slower to launch than to run. So they are recorded once, as a CUDA
-    graph, which runs nothing, and replayed on the same tensors. Some calls on a side stream must come before;
-    what they did to the tensors `changed` is undone.
+    graph, and replayed on the same tensors. To record runs nothing; but calls on a side stream must come
+    before, and what they did to the tensors `changed` is undone.
     """
     if not changed[0].is_cuda:
         return function
@@ -811,18 +819,21 @@ def save_agents(agent: Agent, args: Args, task: Task, step: int, run: Path) -> N
 
 def load_agent(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
     """The policy in an agent_<step>.pt for your own program: from an observation to the action to execute.
-    Raises ValueError if the agent does not fit this script; the policy does, if an observation does not.
+    Raises ValueError if the file is no agent of this script, OSError if it cannot be read; the policy raises
+    ValueError if an observation does not fit.
 
     policy = load_agent("runs/<run>/seed_1/agent_1000000.pt")
     obs, reward, terminated, truncated, info = env.step(policy(obs))
     """
-    state = load(Path(path))
-    obs_dim, low, high = state["obs_dim"], state["action_low"].numpy(), state["action_high"].numpy()
+    file, state = io.BytesIO(Path(path).read_bytes()), {}
     try:
+        state = dict(torch.load(file, map_location="cpu", weights_only=True))
+        obs_dim, low, high = state["obs_dim"], state["action_low"].numpy(), state["action_high"].numpy()
         agent = Agent(1, obs_dim, low.size, Args(**state["args"]))
         agent.load_state_dict(state["agent"])
     except Exception as error:
-        raise ValueError(f"{path}, an agent of {state['algorithm']}.py, does not fit this script") from error
+        of = f"an agent of {state['algorithm']}.py" if "algorithm" in state else "which is of no agent"
+        raise ValueError(f"{path}, {of}, does not fit this script") from error
     return lambda obs: rescale(decide(agent, np.array(obs, np.float32).reshape(1, obs_dim)), low, high)
 
 
@@ -871,12 +882,14 @@ def open_run(args: Args, seeds: range) -> Iterator[Path]:
     """The run's folder, made if it is new, and locked. If the run breaks off, says how to go on."""
     name = f"{args.env_id.replace('/', '-').replace(':', '-')}__{ALGORITHM}__{args.seed}__"
     run = Path(args.resume or Path(args.runs_dir) / f"{name}{datetime.now():%Y%m%d-%H%M%S-%f}")
-    if args.track:
+    if args.track and not args.resume:
         start_wandb(args, run)
     try:
         for seed in seeds:
             (run / f"seed_{seed}").mkdir(parents=True, exist_ok=True)
         with FileLock(run / "lock", timeout=0):
+            if args.track and args.resume:
+                start_wandb(args, run)
             yield run
     except Timeout:
         stop(f"--resume {run}: another process is training there")
@@ -885,7 +898,7 @@ def open_run(args: Args, seeds: range) -> Iterator[Path]:
         then = f"--resume {run} goes back to the last checkpoint" if kept else "there is no checkpoint yet"
         if isinstance(error, KeyboardInterrupt):
             stop(f"interrupted; {then}", status=130)
-        stop(f"{error}; {then}; if it comes again, start anew with other settings", status=3)
+        stop(f"{error}; {then}; as it would repeat itself, start anew with other settings", status=3)
 
 
 # ----------------------------------------------------------------------------------------- plumbing: training
@@ -927,6 +940,13 @@ def resolve(args: Args) -> Args:
     return args
 
 
+def refuse_changes(args: Args, run: str, free: str, rule: str) -> None:
+    """Ends the program if an argument is not what it was in a run, unless it is one of `free`."""
+    for name, stored in asdict(stored_args(run)).items():
+        if name not in free.split() and getattr(args, name) != stored:
+            stop(f"--{name.replace('_', '-')} is {stored} in {run}: {rule}")
+
+
 def make_task(args: Args) -> tuple[Args, Task]:
     """The task, for its shapes and bounds, and the arguments, with its version."""
     task = make_env(args, "rgb_array" if args.capture_video else None)
@@ -947,11 +967,10 @@ def train(args: Args) -> Path:
     Departure [The newest transition]: a step's transition is stored after the step's update.
     Departure [Episodes at a checkpoint]: they are cut, and bootstrapped as at a time limit.
     """
-    for name, stored in asdict(stored_args(args.resume)).items() if args.resume else ():
-        given = getattr(args, name)
-        if name != "resume" and given != stored and not (name == "total_timesteps" and given > stored):
-            flag = "--" + name.replace("_", "-")
-            stop(f"{flag} is {stored} in {args.resume}: only --total-timesteps may change, and grow")
+    if args.resume:
+        longer = args.total_timesteps > stored_args(args.resume).total_timesteps
+        free = "resume total_timesteps" if longer else "resume"
+        refuse_changes(args, args.resume, free, "only --total-timesteps may change, and grow")
     args, task = make_task(resolve(args))
     torch.set_num_threads(args.torch_threads)
     device = torch.device("cuda" if args.cuda and torch.cuda.is_available() else "cpu")
@@ -997,11 +1016,12 @@ def train(args: Args) -> Path:
             state = load(run / "checkpoint.pt", restore)
             start, seconds = state["global_step"], state["seconds"]
             rows.update(state["rows"])
+            del state  # a copy of the buffer
         if start >= args.total_timesteps:
             print(f"{run} is finished: {start} steps. To go on, give a larger --total-timesteps.")
             return run
         write_config(run, args)
-        for seed in seeds:  # what the checkpoint does not know of will come again
+        for seed in seeds:  # rows later than the checkpoint go: they will come again
             write_rows(run / f"seed_{seed}" / "eval.csv", rows[seed])
             writers[seed] = SummaryWriter(str(run / f"seed_{seed}"), purge_step=start + 1)
         print(f"{run}: steps {start} to {args.total_timesteps} on {device}\n{args}")
@@ -1032,8 +1052,10 @@ def train(args: Args) -> Path:
                 check(actions, "the policy's action")
             next_obs, rewards, terminated, truncated, _ = envs.step(actions)
             packed = np.column_stack([obs, actions, rewards, next_obs, terminated])  # as in Batch
+            with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+                packed = packed.astype(np.float32)
             check(packed, "the environment's observation or reward")
-            buffer.add(packed.astype(np.float32))
+            buffer.add(packed)
             obs, returns, lengths = next_obs, returns + rewards, lengths + 1
             if (over := terminated | truncated).any():
                 for index in np.flatnonzero(over):
@@ -1069,6 +1091,7 @@ def train(args: Args) -> Path:
                 state |= {"generators": [g.get_state() for g in generators + noise_generators], "rows": rows}
                 state |= {"global_step": global_step, "seconds": time.perf_counter() - began}
                 write_whole(run / "checkpoint.pt", partial(torch.save, state))
+                del state  # on a GPU's host, a copy of the buffer
                 obs = None  # episodes in progress are cut: then there is no simulator's state to keep
             if evaluating or saving:
                 clock, clock_step = time.perf_counter(), global_step
@@ -1081,6 +1104,9 @@ def train(args: Args) -> Path:
 
 def play(args: Args) -> None:
     """--evaluate: plays the newest agent of each seed and prints the returns."""
+    free = "evaluate seed num_seeds eval_episodes capture_video torch_threads cuda"
+    rule = "only --seed, --num-seeds, --eval-episodes, --capture-video and --torch-threads may change"
+    refuse_changes(args, args.evaluate, free, rule)
     torch.set_num_threads(args.torch_threads)
     for seed in range(args.seed, args.seed + args.num_seeds):
         folder = Path(args.evaluate) / f"seed_{seed}"
@@ -1123,4 +1149,4 @@ if __name__ == "__main__":
     except torch.OutOfMemoryError:
         stop("the GPU's memory is full: lower --num-seeds, --buffer-size or --batch-size")
     except KeyboardInterrupt:
-        stop("interrupted before the run began", status=130)
+        stop("interrupted while no run was in progress", status=130)

@@ -193,6 +193,13 @@ class HugeReward(Known):
         return 1e30, True
 
 
+class EnormousReward(Known):
+    """Finite, but not as a float32."""
+
+    def play(self, action):
+        return 1e39, True
+
+
 class Blind(OneStep):
     """Says that it draws pictures, and cannot."""
 

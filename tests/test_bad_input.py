@@ -8,12 +8,14 @@ import signal
 import subprocess
 import time
 from dataclasses import replace
+from functools import partial
 
 import envs  # noqa: F401  (registers them)
 import odd
 import pytest
 import torch
 from conftest import ROOT, agent_of, call, command, cost_flags, make_args, refused, resume, rows_of
+from filelock import FileLock
 
 BAD_VALUES = [
     (dict(env_id="Hoper-v4"), "--env-id Hoper-v4"),
@@ -207,6 +209,46 @@ def test_evaluate_without_an_agent(either, tmp_path, capsys):
     assert status == 2 and "no agent_<step>.pt of seed 1; see --checkpoint-frequency" in line
 
 
+def test_playing_changes_nothing_of_the_agent(either, tmp_path, capsys):
+    """Another task would have other shapes, or the wrong agent in it without a word."""
+    run = run_of(either, tmp_path)
+    capsys.readouterr()
+    args = replace(either.stored_args(str(run)), evaluate=str(run))
+    for changes, message in (
+        (dict(env_id="Grid-v0"), f"--env-id is {args.env_id}"),
+        (dict(gamma=0.5), "--gam"),
+    ):
+        status, line = refused(capsys, either.play, replace(args, **changes))
+        assert status == 2 and message in line and "--eval-episodes" in line
+    either.play(replace(args, eval_episodes=1, cuda=False))
+    assert "seed 1, episode 0: return" in capsys.readouterr().out
+
+
+def test_files_that_are_no_agent(either, tmp_path):
+    """They raise in a user's program, and do not end it."""
+    run = run_of(either, tmp_path)
+    (tmp_path / "damaged.pt").write_bytes((run / "seed_1" / "agent_60.pt").read_bytes()[:5000])
+    torch.save([1, 2], tmp_path / "list.pt")
+    for path in run / "checkpoint.pt", tmp_path / "damaged.pt", tmp_path / "list.pt":
+        with pytest.raises(ValueError, match=r"\.pt, which is of no agent, does not fit this script"):
+            either.load_agent(path)
+    with pytest.raises(FileNotFoundError):
+        either.load_agent(tmp_path / "agent_1.pt")
+
+
+def test_tracking_waits_for_the_lock(either, tmp_path, capsys, monkeypatch):
+    """Weights & Biases would go on with the run that another process logs to it."""
+    tracked = []
+    monkeypatch.setattr(either, "start_wandb", lambda args, run: tracked.append(run))
+    run = run_of(either, tmp_path, track=True)
+    assert tracked == [run]
+    with FileLock(run / "lock"):
+        assert refused(capsys, partial(resume, total_timesteps=80), either, run)[0] == 2
+    assert tracked == [run]
+    resume(either, run, total_timesteps=80)
+    assert tracked == [run, run]
+
+
 def test_two_processes_on_one_run(longest, tmp_path):
     """The second is refused, and the run goes on as if nothing had been."""
     words = words_of(
@@ -255,7 +297,7 @@ def stopped(module, tmp_path, capsys, **changes) -> str:
     with pytest.raises(SystemExit) as ended:
         run_of(module, tmp_path, **changes)
     line = capsys.readouterr().err.splitlines()[-1]
-    assert ended.value.code == 3 and "if it comes again, start anew with other settings" in line
+    assert ended.value.code == 3 and "as it would repeat itself, start anew with other settings" in line
     for run in (tmp_path / "runs").iterdir():
         for table in run.rglob("eval.csv"):
             assert "nan" not in table.read_text() and "inf" not in table.read_text()
@@ -274,6 +316,7 @@ def stopped(module, tmp_path, capsys, **changes) -> str:
     "env_id, message",
     [
         ("NanReward-v0", "step 31: the environment's observation or reward is not finite"),
+        ("EnormousReward-v0", "step 1: the environment's observation or reward is not finite"),
         ("InfObservation-v0", "step 30: the environment's observation or reward is not finite"),
         ("odd:ResetNan-v0", "step 1: the environment's observation is not finite"),
         ("odd:LaterResetNan-v0", "step 41: the environment's observation is not finite"),

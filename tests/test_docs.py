@@ -381,6 +381,12 @@ def test_every_entry_says_what_the_paper_has_what_we_have_and_why():
         assert [part for part in parts if part != "Measured"] == ["Paper", "Here", "Why", "Code"], entry
 
 
+def test_the_readme_knows_where_the_plumbing_begins():
+    lines = source("sac_baseline").splitlines()
+    (banner,) = [i for i, line in enumerate(lines) if re.match("# =+ plumbing", line)]
+    assert f"these {banner} lines are SAC" in README
+
+
 def test_the_readme_leads_to_every_page():
     """And has no second copy of the departures."""
     assert all(f"](docs/{name})" in README for name in PAGES)

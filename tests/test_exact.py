@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import envs  # noqa: F401  (registers them)
+import numpy as np
 import pytest
 import torch
 from conftest import agent_of, call, command, cost_flags, make_args, resume, rows_of, same
@@ -59,6 +60,21 @@ def test_the_same_arguments_give_the_same_run(script, tmp_path):
 
 def test_the_same_arguments_give_the_same_run_of_three_seeds(longest, tmp_path):
     repeat(longest, tmp_path, num_seeds=3)
+
+
+@pytest.mark.parametrize("env_id", ["HumanoidBulletEnv-v0", "Hopper-v4"])
+def test_a_camera_changes_nothing(either, env_id, monkeypatch):
+    """That it draws is tried before the run: in PyBullet a state depends on what was simulated before."""
+    needs_bullet(env_id)
+    if "Bullet" not in env_id:
+        monkeypatch.setattr("gymnasium.envs.mujoco.MujocoEnv.render", lambda env: np.zeros((2, 2, 3)))
+    seen = []
+    for render_mode in (None, "rgb_array"):
+        env = either.make_env(make_args(either, env_id=env_id), render_mode)
+        seen.append([env.reset(seed=5)[0]])
+        seen[-1] += [env.step(np.full(env.action_dim, 0.3, np.float32))[0] for _ in range(10)]
+        env.close()
+    assert np.array_equal(*seen)
 
 
 def test_the_same_arguments_give_the_same_run_in_pybullet(tmp_path):

@@ -636,7 +636,7 @@ def test_costs_of_an_evaluation_and_of_training(safe, tmp_path):
 
 
 def test_what_training_logs_of_costs(safe, tmp_path):
-    """The cost of each episode, and of all so far. Algorithm 3's steps, of episodes without random actions."""
+    """Costs of each episode and of all so far; leapfrog steps of episodes without random actions."""
     _, run = trained(safe, tmp_path=tmp_path, steps=121, **ONE_COST)
     ends = [*range(3, 121, 3)]
     assert scalars(run, "charts/episodic_cost") == [(step, 1.5) for step in ends]

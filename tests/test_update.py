@@ -220,6 +220,17 @@ def test_optimisers_are_adam_with_the_learning_rates_of_the_arguments(script):
     )
 
 
+def test_weights_that_nobody_drew_are_noticed(script):
+    """Who copies the networks without `draw_weights` sees NaN, and not an agent that never learns."""
+    args = script.resolve(make_args(script))
+    agent = script.Agent(2, 3, 2, args)
+    layers = [layer for layer in agent.modules() if isinstance(layer, script.Linear)]
+    assert len(layers) >= 8
+    assert all(weight.isnan().all() for layer in layers for weight in layer.parameters())
+    script.draw_weights(agent, script.make_generators(range(2), CPU)[0])
+    assert all(value.isfinite().all() for value in agent.state_dict().values())
+
+
 # -------------------------------------------------------------------------- seeds know nothing of one another
 
 
