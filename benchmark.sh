@@ -9,7 +9,9 @@
 #   ./benchmark.sh momentum         Fig. 6: no momentum
 #   ./benchmark.sh choices          what the paper leaves open and a flag decides
 #   ./benchmark.sh published        SAC beside itself with settings of Tianshou's published runs
-#   ./benchmark.sh collect          copies what finished runs report into results/, one folder for each seed
+#   ./benchmark.sh collect [--unfinished]
+#                                   copies what finished runs report into results/, one folder for each seed;
+#                                   --unfinished: others too, as far as they got
 #   ./benchmark.sh speed [--rounds N] [--sb3]
 #                                   steps per second of 1, 5 and 20 seeds at once, into results/speed.csv;
 #                                   --sb3: beside Stable-Baselines3, for which it makes .venv-sb3
@@ -107,7 +109,8 @@ command_for() { # folder steps script [argument...]
     fi
     stored=$(steps_of "$run")
     [ "${stored:-0}" -le "$steps" ] || steps=$stored
-    command=("$python" "$script.py" --resume "$run" --total-timesteps "$steps")
+    # With its flags: if they have become others since, the script says so and does not go on.
+    command=("$python" "$script.py" --resume "$run" "${@:10}" --total-timesteps "$steps")
     to_go=$((steps - $(last_agent "$run"/seed_*/)))
 }
 
@@ -121,6 +124,17 @@ reason() { # log
         inside && /^[^ ]/ { error = $0; inside = 0 }
         NF { last = $0 }
         END { print own ? own : error ? error : last }'
+}
+
+# The run that has one of a folder's seeds, if it is in another folder: another call began it in the meantime.
+run_elsewhere() { # folder
+    local config range='seeds?_([1-9][0-9]{0,8})(-([1-9][0-9]{0,8}))?'
+    [[ $1 =~ /$range$ ]] || return 0
+    local first=${BASH_REMATCH[1]} last=${BASH_REMATCH[3]:-${BASH_REMATCH[1]}}
+    for config in "${1%/*}"/seed*_*/*/config.json; do
+        [[ ${config%/*/*} != "$1" && ${config%/*/*} =~ /$range$ ]] || continue
+        ((BASH_REMATCH[1] > last || ${BASH_REMATCH[3]:-${BASH_REMATCH[1]}} < first)) || echo "${config%/*}"
+    done
 }
 
 if [ "${1:-}" = _run ]; then # one line of the list below; an exit status that lets xargs go on
@@ -140,6 +154,11 @@ if [ "${1:-}" = _run ]; then # one line of the list below; an exit status that l
         exit 1
     fi
     rm -f "$name/failed"
+    other=$(run_elsewhere "$name" | head -n 1)
+    if [ -n "$other" ]; then
+        say "left alone, it has seeds of $other: $name" >&2
+        exit 0
+    fi
     command_for "${words[@]}"
     if [ ${#command[@]} = 0 ]; then
         say "finished before: $name"
@@ -147,14 +166,14 @@ if [ "${1:-}" = _run ]; then # one line of the list below; an exit status that l
     fi
     say "started: $name"
     status=0
-    echo "\$ ${command[*]}" >>"$name/log.txt"
+    echo "\$ ${command[*]}" 2>/dev/null >>"$name/log.txt" || true # a full disk stops the run itself
     "${command[@]}" >>"$name/log.txt" 2>&1 || status=$?
     if [ $status = 0 ]; then
         say "finished: $name"
     else
         # A run that is killed can say nothing itself.
         [ $status != 137 ] || echo "benchmark.sh: killed, perhaps for want of memory" >>"$name/log.txt"
-        echo $status >"$name/failed"
+        echo $status 2>/dev/null >"$name/failed" || true
         say "failed with exit status $status: $name" >&2
         exit 1
     fi
@@ -167,7 +186,7 @@ experiment=$1
 shift
 
 if [ "$experiment" = speed ]; then
-    words=() sb3=""
+    words=() sb3="" cuda=""
     while [ $# -gt 0 ]; do
         case $1 in
         --rounds)
@@ -175,17 +194,18 @@ if [ "$experiment" = speed ]; then
             words+=("$1" "$2") && shift 2
             ;;
         --sb3) sb3=yes && shift ;;
-        --cuda) words+=("$1") && shift ;;
+        --cuda) words+=("$1") cuda=yes && shift ;;
         *) stop "speed knows --rounds, --sb3 and --cuda, not $1" ;;
         esac
     done
+    [[ -z $cuda || ${#words[@]} = 1 && -z $sb3 ]] || stop "speed --cuda goes without --rounds and --sb3"
     if [ -n "$sb3" ]; then
         [ -x .venv-sb3/bin/python ] || "$python" -m venv .venv-sb3
         grep -E '^(torch|numpy|gymnasium|mujoco)' requirements.txt >.venv-sb3/requirements.txt
         .venv-sb3/bin/pip install --quiet stable-baselines3==2.9.2 -r .venv-sb3/requirements.txt
         touch .venv-sb3/complete
     fi
-    [ ! -e .venv-sb3/complete ] || words+=(--sb3-python .venv-sb3/bin/python)
+    [[ -n $cuda || ! -e .venv-sb3/complete ]] || words+=(--sb3-python .venv-sb3/bin/python)
     exec "$python" speed.py "${words[@]}"
 fi
 
@@ -197,10 +217,12 @@ on_gpu() {
 }
 
 seeds=1-5 labels=() envs=() steps=1000000 batch="" workers="" runs=$here/runs/benchmark dry_run="" slurm=""
+unfinished=""
 while [ $# -gt 0 ]; do
     case $experiment:$1 in
-    collect:--runs | collect:--dry-run) ;;
-    collect:*) stop "collect knows --runs and --dry-run, not $1" ;;
+    collect:--runs | collect:--dry-run | collect:--unfinished) ;;
+    collect:*) stop "collect knows --runs, --unfinished and --dry-run, not $1" ;;
+    *:--unfinished) stop "--unfinished is for collect" ;;
     quick:--seeds | quick:--total-timesteps | quick:--batch) stop "quick has its own $1" ;;
     esac
     case $1 in
@@ -222,6 +244,7 @@ while [ $# -gt 0 ]; do
     --envs) read -ra envs <<<"${2//$'\n'/ }" && shift 2 ;;
     --runs) runs=$2 && shift 2 ;;
     --dry-run) dry_run=yes && shift ;;
+    --unfinished) unfinished=yes && shift ;;
     --slurm) slurm=yes && shift && break ;;
     *) stop "unknown option $1; the options stand at the top of benchmark.sh" ;;
     esac
@@ -233,20 +256,30 @@ runs=$(cd "$called_from" && realpath -m --relative-to="$here" "$runs")
 
 if [ "$experiment" = collect ]; then
     found=""
+    declare -A run_of_seed
     # A run has its eval.csv in seed_<n>/<run>/, or one for each of its seeds in <run>/seed_<n>/.
     for csv in "$runs"/*/*/seed_*/*/eval.csv "$runs"/*/*/*/*/seed_*/eval.csv; do
         [[ ${csv#"$runs"} =~ ^(/[^/]+/[^/]+)/(.*/)?(seed_[0-9]+)/ ]] || continue # the last one has the number
         to=results${BASH_REMATCH[1]}/${BASH_REMATCH[3]} run=${csv%/*}
         [ -e "$run/config.json" ] || run=${run%/*}
         wanted=$(steps_of "$run" 2>/dev/null) && [ -n "$wanted" ] || continue # not one of ours
-        finished "${csv%/*}" "$wanted" || continue
+        if [ -z "$unfinished" ]; then
+            finished "${csv%/*}" "$wanted" || continue
+        fi
+        [ "$(last_row "$csv")" -gt 0 ] || continue # nothing was evaluated yet
         found=yes
+        [ -z "${run_of_seed[$to]:-}" ] ||
+            echo "$to: two runs have it, ${run_of_seed[$to]} and $run; the later in this order counts" >&2
+        run_of_seed[$to]=$run
         if [ "$(last_row "$to/eval.csv")" -gt "$(last_row "$csv")" ]; then
             echo "left as it is, being longer: $to" >&2
             continue
         fi
         if [ -z "$dry_run" ]; then
-            cmp -s "$csv" "$to/eval.csv" || rm -f "$to/training.csv" # of another run
+            if ! cmp -s "$csv" "$to/eval.csv"; then
+                [ ! -e "$to/eval.csv" ] || echo "replaced: $to" >&2
+                rm -f "$to/training.csv" # of another run
+            fi
             mkdir -p "$to" && cp "$csv" "$run/config.json" "$to"
             if compgen -G "${csv%/*}/*tfevents*" >/dev/null; then
                 "$python" plot.py logs "${csv%/*}" >/dev/null && cp "${csv%/*}/training.csv" "$to"
@@ -254,7 +287,7 @@ if [ "$experiment" = collect ]; then
         fi
         echo "$to"
     done
-    [ -n "$found" ] || stop "no finished runs under --runs $runs"
+    [ -n "$found" ] || stop "no $([ -n "$unfinished" ] && echo evaluated || echo finished) runs under --runs $runs"
     exit 0
 fi
 
@@ -403,13 +436,17 @@ for line in "${jobs[@]}"; do
     [ "$experiment" = quick ] && name=$script || name=$folder
     log=$folder/log.txt
     if [ -e "$folder/failed" ]; then
-        echo "$name: failed with exit status $(cat "$folder/failed"): $(reason "$log"); log: $log" >&2
+        why=$(cat "$folder/failed")
+        echo "$name: failed with exit status ${why:-unknown}: $(reason "$log"); log: $log" >&2
     elif [ "$experiment" = quick ]; then
         run=$(newest_run "$folder")
         finished "$run" "$steps" || { echo "$name: not finished; log: $log" >&2 && continue; }
         LC_ALL=C awk -F, -v name="$name" 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
             END { printf "%s: works, %d,%03d steps, return %.1f, %.0f steps/s\n", name, $1 / 1000, $1 % 1000,
                 $at["return_mean"], $at["steps_per_second"] }' "$run/seed_1/eval.csv"
+    elif [ $status != 0 ] && flock -n "$folder/lock" true 2>/dev/null; then # a full disk keeps no `failed`
+        run=$(newest_run "$folder")
+        [ -n "$run" ] && finished "$run" "$steps" || echo "$name: not finished; log: $log" >&2
     fi
 done
 exit $status

@@ -58,7 +58,7 @@ LINES = ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 3)), (0, (2, 2))
 LOOKS = [(color, LINES[(i + shift) % 5]) for shift in range(5) for i, color in enumerate(COLORS)]
 FIXED = {"sac_baseline": ("#0072B2", "--"), "sac_hpo_continuous": ("#D55E00", "-")}  # in every picture
 FIXED |= {"sac_nf": LOOKS.pop(0), "action-coordinates": LOOKS.pop(0)}
-# Settings in which runs of one label may differ: they do not change what is learnt, or make a run longer.
+# Settings in which runs of one label may differ: they are not of the method.
 NOT_COMPARED = set(
     "seed num_seeds runs_dir total_timesteps torch_threads cuda eval_frequency checkpoint_frequency "
     "snapshot_frequency capture_video track wandb_project_name wandb_entity resume evaluate".split()
@@ -110,12 +110,35 @@ def read_run(path: Path, envs: tuple[str, ...]) -> Run | None:
             raise ValueError(f"{column} is not a finite number in every row")
     if not (np.diff(table.index.astype(float)) > 0).all():
         raise ValueError("global_step does not rise")
-    below = [above.name for above in (top, *top.parents) if above.parent.name == re.sub("[/:]", "-", task)]
+    folders = {re.sub("[/:]", "-", name) for name in (task, re.sub(r"-v\d+$", "", task))}
+    below = [above.name for above in (top, *top.parents) if above.parent.name in folders]
     known = [name for name in below if name in EXPERIMENTS.index]
+    if known and (wrong := unlike(known[0], config["algorithm"], args)):
+        say(f"{folder} is not of the label {known[0]}: {wrong}")
+        below = known = []
     other = [name for name in below if name != top.name and not name.startswith("seed_")]
     label = [*known, *other, config["algorithm"]][0]
     seed = int(own[1]) if own else args["seed"]  # config.json has the first seed of the run
     return Run(task, label, seed, table, args, folder, bool(known))
+
+
+def flags_of(label: str) -> list[tuple[str, str]]:
+    """Names and values of a label's flags; of a switch, --name or --no-name, the value is True or False."""
+    words = re.findall(r"--(no-)?(\S+)(?: ([^-\s]\S*))?", EXPERIMENTS["flags"].get(label, ""))
+    return [(name.replace("-", "_"), value or str(not no)) for no, name, value in words]
+
+
+def unlike(label: str, algorithm: str, args: dict) -> str:
+    """In which flag or script a run differs from a label of experiments.csv; nothing if in none. Flags that
+    the script did not have yet say nothing."""
+    if algorithm != EXPERIMENTS["script"][label]:
+        return f"algorithm={algorithm}"
+    for name, value in flags_of(label):
+        given = args.get(name, value)
+        number = isinstance(given, float | int) and not isinstance(given, bool)
+        if (given != float(value)) if number else (str(given) != value):
+            return f"{name}={given}"
+    return ""
 
 
 def differing(runs: list[Run], wanted: list[tuple[str, str]] = ()) -> list[str]:
@@ -130,8 +153,7 @@ def tell_apart(runs: list[Run]) -> list[Run]:
     """Of one task and label: outside of benchmark.sh's folders, settings in which runs differ, from one
     another or from experiments.csv, become part of the label."""
     label, placed = runs[0].label, [run for run in runs if run.placed]
-    flags = re.findall(r"--(\S+) ([^-\s]\S*)", EXPERIMENTS["flags"].get(label, ""))
-    names = differing(runs, flags) if len(placed) < len(runs) else []
+    names = differing(runs, flags_of(label)) if len(placed) < len(runs) else []
     own = [", ".join([label, *(f"{name}={run.args.get(name, 'unset')}" for name in names)]) for run in runs]
     return [run if run.placed else run._replace(label=new) for run, new in zip(runs, own, strict=True)]
 
@@ -150,7 +172,8 @@ def read_runs(root: Path, envs: tuple[str, ...] = ()) -> Groups:
         of_seed = groups[run.task, run.label]
         if other := of_seed.get(run.seed):
             less, run = sorted([other, run], key=lambda r: r.table.index[-1])  # or the later name
-            say(f"{less.folder} is left out: of its task, label and seed, {run.folder} is longer or later")
+            why = f"of its task, label and seed, {run.folder} is longer or has a later name"
+            say(f"{less.folder} is left out: {why}")
         of_seed[run.seed] = run
     if missing := [task for task in envs if task not in [of for of, _ in groups]]:
         stop(f"no evaluated runs of {', '.join(missing)} under {root}")
@@ -183,6 +206,15 @@ def align(groups: Groups, last: int | None = None, together: bool = False) -> Gr
 def per_seed(runs: list[Run], column: str) -> pd.DataFrame:
     """A column of aligned runs: a row per step, a column per seed."""
     return pd.concat({run.seed: run.table[column].astype(float) for run in runs}, axis=1)
+
+
+def has(runs: list[Run], column: str) -> bool:
+    """Whether all seeds have a column. Says which lack it, if some have it."""
+    lacking = [run for run in runs if column not in run.table or run.table[column].isna().all()]
+    if 0 < len(lacking) < len(runs):
+        seeds = ", ".join(str(run.seed) for run in lacking)
+        say(f"{runs[0].task}, {runs[0].label}: left out of {column}, which seed(s) {seeds} lack")
+    return not lacking
 
 
 # ------------------------------------------------------------------------------------------ curves and tables
@@ -229,7 +261,7 @@ def draw_panel(axis: Axes, column: str, by_label: dict[str, list[Run]], window: 
     spread = "band" if sum(len(runs) > 1 for runs in by_label.values()) <= 3 else "seeds"
     end, notes = max(runs[0].table.index[-1] for runs in by_label.values()) / 1000, set()
     for place, (label, runs) in enumerate(by_label.items()):
-        raw, n, (color, line) = per_seed(runs, column), len(runs), looks[label]
+        raw, n, (color, line) = per_seed(runs, column).dropna(), len(runs), looks[label]
         curves = raw.ewm(span=window if smoothed else 1, adjust=False).mean().where(raw.notna())
         x, mean, std = raw.index / 1000, curves.mean(axis=1), curves.std(axis=1)
         name = literally(f"{NAMES.get(label, label)} ({'one seed' if n == 1 else f'n = {n}'})")
@@ -276,7 +308,7 @@ def draw_curves(groups: Groups, window: int, columns: tuple[str, ...] = ()) -> F
     for i, (task, by_label) in enumerate(tasks.items()):
         entries, lowest = {}, None
         for row, column in enumerate(columns):
-            if having := {label: runs for label, runs in by_label.items() if column in runs[0].table}:
+            if having := {label: runs for label, runs in by_label.items() if has(runs, column)}:
                 lowest = axes[i // 3 * len(columns) + row, i % 3]
                 notes |= draw_panel(lowest, column, having, window, looks)
                 if row == 0:
@@ -357,6 +389,7 @@ class Curves(Selection):
         there = dict.fromkeys(column for runs in groups.values() for column in runs[0].table)
         if missing := [column for column in self.columns if column not in there]:
             stop(f"--columns: no run has {', '.join(missing)}; there are: {', '.join(there)}")
+        last_steps(groups)
         save(draw_curves(groups, self.window, self.columns), self.out)
 
 
@@ -370,6 +403,15 @@ def interval(scores: np.ndarray) -> np.ndarray:
     """95 % percentile bootstrap interval of the inter-quartile mean, seeds drawn anew within the task."""
     drawn = np.random.default_rng(0).choice(scores, (10_000, len(scores)))
     return np.percentile(interquartile_mean(drawn), [2.5, 97.5])
+
+
+def last_steps(groups: Groups) -> dict[tuple[str, str], int]:
+    """Of aligned runs; says so where they differ within a task."""
+    ends = {key: int(runs[0].table.index[-1]) for key, runs in groups.items()}
+    for task in dict.fromkeys(task for task, _ in groups):
+        if len(steps := sorted({end for key, end in ends.items() if key[0] == task})) > 1:
+            say(f"{task}: scores of steps {steps} do not compare; --until {steps[0]} takes all at the same")
+    return ends
 
 
 def number(value: float) -> str:
@@ -387,10 +429,7 @@ def table_of(groups: Groups, link: bool = False) -> str:
     """A Markdown table of the last evaluations of aligned runs: final scores, not best ones. With links, if
     wanted, to the folders <task>/<label> of the root."""
     scores = {key: per_seed(runs, "return_mean").iloc[-1].to_numpy() for key, runs in groups.items()}
-    ends, rows = {key: int(runs[0].table.index[-1]) for key, runs in groups.items()}, []
-    for task in dict.fromkeys(task for task, _ in groups):
-        if len(steps := sorted({end for key, end in ends.items() if key[0] == task})) > 1:
-            say(f"{task}: scores of steps {steps} do not compare; --until {steps[0]} takes all at the same")
+    ends, rows = last_steps(groups), []
     for (task, label), runs in groups.items():
         score, sac, n = scores[task, label], (task, "sac_baseline"), len(runs)
         name = NAMES.get(label, label)
@@ -431,7 +470,7 @@ def logged_table(groups: Groups) -> str:
         row["step"] = f"{runs[0].table.index[-1]:,}"
         last = pd.DataFrame([run.table.iloc[-1] for run in runs])
         for column, name in LOGGED.items():
-            known = column in last and last[column].notna().any()
+            known = column in last and last[column].notna().all()
             row[name] = f"{last[column].mean():.2f}" if known else None
         rows.append(row)
     return markdown(rows)
@@ -462,6 +501,9 @@ class Logs:
             path.parent for path in sorted(self.run.rglob("eval.csv")) if any(path.parent.glob("*tfevents*"))
         ]
         for folder in found or stop(f"{self.run}: no eval.csv with TensorBoard's files beside it"):
+            if (folder / "eval.csv").read_text(encoding="utf-8").count("\n") < 2:
+                say(f"left out: {folder}: nothing was evaluated yet")
+                continue
             steps = pd.read_csv(folder / "eval.csv")["global_step"]
             events, columns = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload(), {}
             for tag in (tag for tag in events.Tags()["scalars"] if not tag.startswith("eval/")):
@@ -765,7 +807,7 @@ def generate(root: Path) -> tuple[dict[str, str], dict[str, Figure]]:
     return parts, figures
 
 
-PLACE = re.compile(r"(<!-- generated: (\S+) -->).*?(<!-- end -->)", flags=re.DOTALL)
+PLACE = re.compile(r"(<!-- generated: (\S+) -->)(?:(?!<!-- generated).)*?(<!-- end -->)", flags=re.DOTALL)
 
 
 def fill(text: str, parts: dict[str, str], link: str) -> str:
@@ -792,6 +834,9 @@ class Docs:
         except OSError as error:
             stop(f"--files must be files that exist ({error})")
         parts, figures = generate(self.root)
+        for path, text in texts.items():
+            if (begun := text.count("<!-- generated: ")) != len(PLACE.findall(text)):
+                stop(f"{path}: not each of its {begun} places, <!-- generated: ... -->, has its <!-- end -->")
         places = {match[2] for text in texts.values() for match in PLACE.finditer(text)}
         if missing := [name for name in parts if name not in places and not name.startswith("picture-")]:
             stop(f"no file has a place, <!-- generated: ... -->, for {', '.join(missing)}")

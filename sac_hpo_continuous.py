@@ -847,22 +847,24 @@ def stored_args(run: str) -> Args:
         stop(f"{run} is not the folder of a run: config.json cannot be used ({error})")
 
 
-def write_config(run: Path, args: Args) -> None:
-    """config.json: the arguments and, of the run's beginning, what else may matter to its numbers."""
+def write_config(run: Path, args: Args, start: int) -> None:
+    """config.json: the arguments and, of the run's beginning and of each resume, what else may matter to its
+    numbers."""
     path = run / "config.json"
+    folder = shlex.quote(str(Path(__file__).resolve().parent))
+    failed, commit = subprocess.getstatusoutput(f"git -C {folder} describe --always --dirty --abbrev=40")
+    names = "torch", "gymnasium", "mujoco", "pybullet", "pybullet_envs_gymnasium", "numpy"
+    versions = {d.name: d.version for d in importlib.metadata.distributions() if d.name in names}
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    processors = re.findall(r"model name\s*: (.*)", cpuinfo) or [None]
+    gpu = torch.cuda.get_device_name() if args.cuda and torch.cuda.is_available() else None
+    here = {"command": shlex.join(sys.argv), "processor": processors[0], "gpu": gpu}
+    here |= {"versions": {**versions, "python": sys.version.split()[0]}, "commit": None if failed else commit}
     if path.exists():
         config = json.loads(path.read_text())
+        config.setdefault("resumed", []).append({"step": start, **here})
     else:
-        folder = shlex.quote(str(Path(__file__).resolve().parent))
-        failed, commit = subprocess.getstatusoutput(f"git -C {folder} describe --always --dirty --abbrev=40")
-        names = "torch", "gymnasium", "mujoco", "pybullet", "pybullet_envs_gymnasium", "numpy"
-        versions = {d.name: d.version for d in importlib.metadata.distributions() if d.name in names}
-        cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-        processors = re.findall(r"model name\s*: (.*)", cpuinfo) or [None]
-        gpu = torch.cuda.get_device_name() if args.cuda and torch.cuda.is_available() else None
-        config = {"algorithm": ALGORITHM, "command": shlex.join(sys.argv), "processor": processors[0]}
-        config |= {"versions": {**versions, "python": sys.version.split()[0]}, "gpu": gpu}
-        config |= {"commit": None if failed else commit}
+        config = {"algorithm": ALGORITHM, **here}
     config["args"] = asdict(replace(args, resume=None, evaluate=None))
     write_whole(path, lambda part: part.write_text(json.dumps(config, indent=2) + "\n"))
 
@@ -1020,7 +1022,7 @@ def train(args: Args) -> Path:
         if start >= args.total_timesteps:
             print(f"{run} is finished: {start} steps. To go on, give a larger --total-timesteps.")
             return run
-        write_config(run, args)
+        write_config(run, args, start)
         for seed in seeds:  # rows later than the checkpoint go: they will come again
             write_rows(run / f"seed_{seed}" / "eval.csv", rows[seed])
             writers[seed] = SummaryWriter(str(run / f"seed_{seed}"), purge_step=start + 1)

@@ -67,13 +67,13 @@ def run(command: list[str], threads: int) -> str:
     return ended.stdout
 
 
-def speed_of_ours(script: str, task: str, threads: int, steps: int, seeds: int) -> float:
+def speed_of_ours(script: str, task: str, threads: int, steps: int, seeds: int, cuda=False) -> float:
     """Steps per second; each step is one of every seed. Updates begin before the first step that counts."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, f"{script}.py", "--env-id", task, "--torch-threads", str(threads)]
         command += ["--learning-starts", str(1000 - 200 // seeds), "--total-timesteps", str(1000 + steps)]
         command += ["--num-seeds", str(seeds), "--eval-frequency", "1000", "--eval-episodes", "1"]
-        run([*command, "--runs-dir", folder], threads)
+        run([*command, "--runs-dir", folder, "--cuda" if cuda else "--no-cuda"], threads)
         table, *_ = [*Path(folder).glob("*/seed_1/eval.csv")]
         _, *rows = csv.DictReader(table.read_text().splitlines())  # the first has the random steps in it
     last = [int(row["global_step"]) for row in rows]
@@ -132,7 +132,8 @@ def seconds_to_the_first_update(script: str, task: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         command = [sys.executable, f"{script}.py", "--env-id", task, "--learning-starts", "0"]
-        run([*command, "--total-timesteps", "1", "--eval-episodes", "1", "--runs-dir", folder], 1)
+        command += ["--total-timesteps", "1", "--eval-episodes", "1", "--no-cuda"]
+        run([*command, "--runs-dir", folder], 1)
         return time.perf_counter() - start
 
 
@@ -163,7 +164,7 @@ def on_a_gpu(options) -> None:
     rows = []
     for script, task in [(script, task) for task, scripts in CASES.items() for script in scripts]:
         for seeds in SEEDS:
-            speed = speed_of_ours(script, task, 1, int(4000 * options.share_of_steps), seeds)
+            speed = speed_of_ours(script, task, 1, int(4000 * options.share_of_steps), seeds, cuda=True)
             row = {"task": task, "system": script, "seeds": seeds, "steps_per_second": round(speed, 1)}
             row |= {"agent_steps_per_second": round(speed * seeds), "gpu": torch.cuda.get_device_name()}
             rows.append(row | {"machine": machine()})
@@ -172,10 +173,12 @@ def on_a_gpu(options) -> None:
 
 
 def write(path: Path, rows: list[dict]) -> None:
-    with open(path, "w", newline="") as file:
+    part = Path(f"{path}.part")
+    with open(part, "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    part.replace(path)
 
 
 def what_to_measure(options) -> list[tuple]:

@@ -197,6 +197,10 @@ def test_resume_from_the_command_line(longest, tmp_path):
     ended = call(longest.__name__, "--resume", run, "--total-timesteps", 80, env=HERE)
     assert ended.returncode == 0, ended.stderr
     assert "Table I" not in ended.stdout  # that its arguments are Hopper's was said when it began
+    config = json.loads((run / "config.json").read_text())
+    (resumed,) = config["resumed"]  # the refused one is none
+    assert resumed["step"] == 60 and "--total-timesteps 80" in resumed["command"]
+    assert all(resumed[name] == config[name] for name in ("processor", "versions", "commit", "gpu"))
     assert (run / "seed_1" / "agent_80.pt").exists()
 
 

@@ -199,7 +199,8 @@ def test_batches(bench, tmp_path):
     (run / "seed_6" / "agent_100.pt").unlink()
     ended = bench(*words, "100")
     assert ended.returncode == 0 and ended.stdout.count("finished before") == 5
-    assert "seeds_5-6/a__run --total-timesteps 100" in bench.calls()[-1] and len(bench.calls()) == 7
+    flags = "--momentum-std-train 0 --momentum-std-explore 0 --total-timesteps 100"  # or it would be refused
+    assert f"seeds_5-6/a__run {flags}" in bench.calls()[-1] and len(bench.calls()) == 7
     collect = [str(copy / "benchmark.sh"), "collect", "--runs", str(bench.runs)]
     subprocess.run(collect, check=True)
     assert collected(copy) == [
@@ -230,7 +231,28 @@ def test_a_seed_stays_in_the_run_that_has_it(bench):
         assert ended.stdout.count("finished before") == 6 and not ended.stderr
     bench(*words, "6-6", "--total-timesteps", "300")
     (call,) = bench.calls()[before:]
-    assert "seeds_5-6/a__run --total-timesteps 300" in call
+    assert "seeds_5-6/a__run --bfloat16-force False --total-timesteps 300" in call
+
+
+@pytest.mark.parametrize(
+    "begun, free", [("seeds_1-2", "seed_3"), ("seed_2", "seed_1"), ("seeds_4-9", "seed_3")]
+)
+def test_a_seed_that_another_call_began_in_the_meantime(bench, begun, free):
+    """Between planning and starting: it is not trained twice."""
+    label = bench.runs / "A-v0" / "float32"
+    (label / begun / "b__run").mkdir(parents=True)
+    (label / begun / "b__run" / "config.json").write_text("{}\n")
+    taken = "seeds_2-5"
+    for folder in taken, free:
+        first, _, last = folder.partition("_")[2].partition("-")
+        words = f"100 sac_x --env-id A-v0 --seed {first} --num-seeds {int(last or first) - int(first) + 1}"
+        command = [str(ROOT / "benchmark.sh"), "_run", f"{label / folder} {words}"]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        assert ended.returncode == 0
+        said = f"left alone, it has seeds of {label / begun}/b__run: {label / folder}\n"
+        assert ended.stderr == (said if folder == taken else "")
+    (call,) = bench.calls()
+    assert f"--seed {free[-1]} " in call
 
 
 def test_on_a_gpu_all_seeds_in_one_process_and_one_process_at_a_time(bench, monkeypatch, tmp_path):
@@ -588,6 +610,59 @@ def test_collect_of_runs_with_a_folder_for_each_seed(bench, tmp_path, monkeypatc
     assert config.read_text() == (by_hand / "a__run" / "config.json").read_text()
 
 
+def test_collect_what_is_unfinished(bench, tmp_path):
+    """If asked to; not where nothing was evaluated. What it replaces, and of which run, it says."""
+    copy = copy_to(tmp_path / "copy")
+    words = "choices", "--labels", "float32 autotune", "--envs", "A-v0", "--total-timesteps", "100"
+    bench(*words, "--seeds", "2", "--batch", "2")
+    runs = [bench.runs / "A-v0" / label / "seeds_1-2" / "a__run" for label in ("autotune", "float32")]
+    for run in runs:
+        (run / "seed_2" / "agent_100.pt").unlink()
+    (runs[0] / "seed_2" / "eval.csv").write_text("")
+    collect = [str(copy / "benchmark.sh"), "collect", "--runs", str(bench.runs)]
+
+    def said(*words):
+        return subprocess.run([*collect, *words], check=True, capture_output=True, text=True).stderr
+
+    assert not said() and len(collected(copy)) == 2
+    assert not said("--unfinished")
+    assert collected(copy) == ["A-v0/autotune/seed_1", "A-v0/float32/seed_1", "A-v0/float32/seed_2"]
+    assert not said("--unfinished")  # the same once more
+    table = runs[1] / "seed_2" / "eval.csv"
+    table.write_text(table.read_text() + "150,1.0,1.0\n")
+    assert said("--unfinished") == "replaced: results/A-v0/float32/seed_2\n"
+    other = bench.runs / "A-v0" / "float32" / "seed_1" / "b__run"
+    shutil.copytree(runs[1] / "seed_1", other)
+    shutil.copy(runs[1] / "config.json", other)
+    both = (os.path.relpath(run, copy) for run in (other, runs[1]))
+    twice = f"two runs have it, {' and '.join(both)}; the later in this order counts"
+    assert said() == f"results/A-v0/float32/seed_1: {twice}\n"
+
+
+def test_a_run_whose_own_shell_was_killed_is_named(bench, tmp_path, monkeypatch):
+    """As one is that a full disk left without a word."""
+    kills = STAND_IN.replace('[ "$OMP', '[[ "$*" != *Fail* ]] || { kill -9 $PPID; exit; }\n[ "$OMP')
+    monkeypatch.setenv("PYTHON", str(program(tmp_path / "python", kills)))
+    words = (
+        "momentum",
+        "--labels",
+        "no-momentum",
+        "--seeds",
+        "1",
+        "--total-timesteps",
+        "100",
+        "--workers",
+        "1",
+    )
+    ended = bench(*words, "--envs", "A-v0 Fail-v0")
+    folder = bench.runs / "Fail-v0" / "no-momentum" / "seed_1"
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].endswith(
+        f"Fail-v0/no-momentum/seed_1: not finished; log: {os.path.relpath(folder, ROOT)}/log.txt"
+    )
+    assert "A-v0/no-momentum" not in ended.stderr.splitlines()[-1].replace("Fail-v0", "")
+
+
 def collected(copy):
     """Folders of results/, each of which has the two files and nothing else."""
     files = [path for path in (copy / "results").rglob("*") if path.is_file()]
@@ -660,7 +735,9 @@ def test_no_python_with_torch(tmp_path, monkeypatch):
         (["continuous", "--runs", "a'b"], "--runs must not have spaces or quotes"),
         (["continuous", "--runs", "benchmark.sh"], "--runs benchmark.sh cannot be made"),
         (["quick", "--seeds", "3"], "quick has its own --seeds"),
-        (["collect", "--envs", "A-v0"], "collect knows --runs and --dry-run, not --envs"),
+        (["collect", "--envs", "A-v0"], "collect knows --runs, --unfinished and --dry-run, not --envs"),
+        (["momentum", "--unfinished"], "--unfinished is for collect"),
+        (["speed", "--cuda", "--rounds", "1"], "speed --cuda goes without --rounds and --sb3"),
         (["speed", "--sb3", "--typo"], "speed knows --rounds, --sb3 and --cuda, not --typo"),
         (["continuous"], "PYTHON must be a program, not 'nowhere'"),
         (["collect", "--runs", "nowhere"], "no finished runs under --runs nowhere"),

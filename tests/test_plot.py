@@ -1,5 +1,6 @@
 """plot.py: statistics against hand-computed values, runs of every layout, errors, parts not stale."""
 
+import importlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import tyro
 from conftest import ROOT, command
 from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
@@ -21,10 +23,12 @@ import plot
 import sac_hpo_continuous
 
 
-def write_run(folder, returns, env_id="Hopper-v4", algorithm="sac_baseline", seed=1, every=10_000, **columns):
+def write_run(folder, returns, env_id="Hopper-v4", algorithm=None, seed=1, every=10_000, **columns):
     """An eval.csv with one row per return, and a config.json. Settings are given as `args`; the columns of a
-    safe run bring its limit."""
+    safe run bring its limit. Without an algorithm it is that of the label that a folder has, or SAC."""
     folder.mkdir(parents=True)
+    scripts = plot.EXPERIMENTS["script"]
+    algorithm = algorithm or [*(scripts[name] for name in folder.parts if name in scripts), "sac_baseline"][0]
     args = {"env_id": env_id, "seed": seed, **columns.pop("args", {})}
     if "j_c_mean" in columns:
         args["cost_limit"] = 10.0
@@ -86,7 +90,8 @@ def test_every_layout_is_found(tmp_path):
     write_run(hopper / "drift" / "seed_8", [3, 4], seed=7)  # one seed of a run that began with seed 7
     write_seeds(hopper / "mine" / "Hopper-v4__y", [1, 2])
     write_run(hopper / "Hopper-v4__z", [1, 2], seed=3)  # a run of one's own, right below the task
-    write_run(tmp_path / "Ant-v4" / "drift" / "x", [1, 2], seed=3)  # the label is below another task
+    # The label is below another task.
+    write_run(tmp_path / "Ant-v4" / "drift" / "x", [1, 2], seed=3, algorithm="sac_baseline")
     groups = plot.read_runs(tmp_path)
     assert {key: [run.seed for run in runs] for key, runs in groups.items()} == {
         ("Ant-v4", "sac_nf"): [2, 9, 10, 11],
@@ -168,13 +173,54 @@ def test_of_two_runs_of_a_seed_the_longer_counts(tmp_path, capsys):
 
 def test_links_and_any_folder_as_root(tmp_path, monkeypatch):
     """A run on another disk is found, and a label is the same from wherever one looks."""
-    write_run(tmp_path / "disk" / "seed_1", [1, 2])
+    write_run(tmp_path / "disk" / "seed_1", [1, 2], algorithm="sac_hpo_continuous")
     there = tmp_path / "runs" / "Hopper-v4" / "drift"
     there.mkdir(parents=True)
     (there / "seed_1").symlink_to(tmp_path / "disk" / "seed_1")
     assert labels_in(tmp_path / "runs") == ["drift"]
     monkeypatch.chdir(there)
     assert labels_in(plot.Path(".")) == ["drift"]
+
+
+def test_a_label_is_that_of_its_flags_only(tmp_path, capsys):
+    """A run in the folder of a label that has other flags, or another script, is shown as a run of one's own.
+    Flags that a script did not have when it ran say nothing."""
+    hopper, own = tmp_path / "Hopper-v4", {"algorithm": "sac_hpo_continuous"}
+    both = {"explore": "drift", "train": "drift"}
+    write_run(hopper / "drift" / "seed_1", [1.0], args=both, **own)
+    write_run(hopper / "drift" / "seed_2", [1.0], seed=2, args={"train": "drift"}, **own)
+    assert labels_in(tmp_path) == ["drift"] and not capsys.readouterr().err
+    write_run(hopper / "drift" / "seed_3", [1.0], seed=3, args=both | {"explore": "proposed"}, **own)
+    write_run(hopper / "float32" / "seed_1", [1.0], args={"bfloat16_force": True}, **own)
+    write_run(hopper / "autotune" / "seed_4", [1.0], seed=4, args={"autotune": True}, **own)
+    write_run(hopper / "no-momentum" / "seed_1", [1.0], algorithm="sac_nf")
+    write_run(hopper / "leapfrog-steps-2" / "seed_1", [1.0], args={"leapfrog_steps": 2}, **own)
+    groups = plot.read_runs(tmp_path)
+    assert {label.split(",")[0] for _, label in groups} == {
+        *("sac_nf", "sac_hpo_continuous", "drift", "autotune", "leapfrog-steps-2")
+    }
+    assert [run.seed for run in groups["Hopper-v4", "drift"]] == [1, 2]
+    assert [line.split(" is not ")[1] for line in capsys.readouterr().err.splitlines()] == [
+        "of the label drift: explore=proposed",
+        "of the label float32: bfloat16_force=True",
+        "of the label no-momentum: algorithm=sac_nf",
+    ]
+
+
+def test_every_label_fits_what_its_flags_make():
+    for label, script, flags in plot.EXPERIMENTS[["script", "flags"]].itertuples():
+        module = importlib.import_module(script)
+        args = asdict(tyro.cli(module.Args, args=flags.split()))
+        assert plot.unlike(label, script, args) == "", label
+        for name, value in plot.flags_of(label):
+            changed = not args[name] if isinstance(args[name], bool) else "other"
+            assert plot.unlike(label, script, args | {name: changed}) == f"{name}={changed}", value
+
+
+def test_a_task_without_a_version_has_its_folder(tmp_path):
+    """benchmark.sh makes the folder by the name it is given, and config.json has the one of Gymnasium."""
+    write_run(tmp_path / "HalfCheetah" / "drift" / "seed_1", [1.0], env_id="HalfCheetah-v5")
+    assert labels_in(tmp_path) == ["drift"]
 
 
 def test_damaged_runs_are_named_and_the_others_shown(tmp_path, capsys):
@@ -396,6 +442,11 @@ def test_columns_of_what_training_logged(tmp_path, capsys):
                 writer.add_scalar("eval/return_mean", 7.0, steps[-1])
             time.sleep(1.1)  # files of one second are read by name
     write_run(tmp_path / "not logged", [1.0], seed=9, env_id="Hopper-v4")
+    (run / "seed_3").mkdir()
+    (run / "seed_3" / "eval.csv").write_text("")
+    SummaryWriter(str(run / "seed_3")).close()
+    plot.main(["logs", str(run / "seed_3")])
+    assert f"left out: {run / 'seed_3'}: nothing was evaluated yet" in capsys.readouterr().err
     plot.main(["logs", str(run)])
     assert capsys.readouterr().out.splitlines() == [str(run / f"seed_{n}" / "training.csv") for n in (1, 2)]
     text = (run / "seed_2" / "training.csv").read_text()
@@ -403,7 +454,7 @@ def test_columns_of_what_training_logged(tmp_path, capsys):
     figure = plot.draw_curves(plot.read_runs(run), 5, ("values/entropy", "return_mean"))
     (entropy, returns), texts = shown(figure)
     assert entropy.get_ylabel() == "entropy, nats" and texts == ["SAC (n = 2)"]
-    np.testing.assert_allclose(entropy.lines[0].get_ydata(), [0.0, 0.0, np.nan], atol=1.0)
+    np.testing.assert_allclose(entropy.lines[0].get_ydata(), [0.0, 0.0], atol=1.0)  # the third has none
     assert entropy.collections[0].get_paths()[0].vertices[:, 1].min() < -15_000
     assert len(returns.lines) == 1
     words = ["curves", "--root", str(run), "--out", str(tmp_path / "a.png"), "--columns"]
@@ -422,6 +473,31 @@ def test_columns_of_what_training_logged(tmp_path, capsys):
     ]
 
 
+def test_what_some_seeds_did_not_log_is_left_out(tmp_path, capsys):
+    """And nothing is averaged over fewer seeds than it says."""
+    run = write_seeds(tmp_path / "a", (1, 2, 3), [7.0, 8.0, 9.0])
+    for seed, last in (1, "5"), (2, ""), (3, "5"):
+        text = f"global_step,values/entropy\n10000,1\n20000,3\n30000,{last}\n"
+        (run / f"seed_{seed}" / "training.csv").write_text(text)
+    groups = plot.read_runs(tmp_path)
+    (entropy,), texts = shown(plot.draw_curves(groups, 5, ("values/entropy",)))
+    assert entropy.lines[0].get_ydata().tolist() == [1.0, 3.0] and texts == ["SAC (n = 3)"]
+    assert "entropy" not in plot.logged_table(groups)
+    (run / "seed_1" / "training.csv").unlink()
+    capsys.readouterr()
+    (panel,), _ = shown(plot.draw_curves(plot.read_runs(tmp_path), 5, ("return_mean", "values/entropy")))
+    assert panel.get_ylabel() == "return"
+    said = "Hopper-v4, sac_baseline: left out of values/entropy, which seed(s) 1 lack"
+    assert said in capsys.readouterr().err
+
+
+def test_curves_of_different_lengths_are_named(tmp_path, capsys):
+    write_run(tmp_path / "a", [1.0, 2.0])
+    write_run(tmp_path / "b", [1.0, 2.0, 3.0], algorithm="sac_nf")
+    plot.main(["curves", "--root", str(tmp_path), "--out", str(tmp_path / "a.png")])
+    assert "Hopper-v4: scores of steps [20000, 30000] do not compare" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------------------------ table
 
 
@@ -431,10 +507,10 @@ def test_interquartile_mean_and_interval():
     assert plot.interquartile_mean(np.array([6.0, 1.0, 2.0])) == 3.0
     low, high = plot.interval(scores)
     assert low < plot.interquartile_mean(scores) < high
-    # The interval of ten holds the truth in about nineteen of twenty samples.
+    # The interval of five holds the truth nine times in ten, as docs/results.md says.
     rng = np.random.default_rng(0)
-    intervals = [plot.interval(rng.normal(size=10)) for _ in range(100)]
-    assert 0.83 < np.mean([low <= 0.0 <= high for low, high in intervals]) < 0.99
+    intervals = [plot.interval(rng.normal(size=5)) for _ in range(1000)]
+    assert np.mean([low <= 0.0 <= high for low, high in intervals]) == pytest.approx(0.9, abs=0.02)
 
 
 def test_table_has_final_scores_and_not_the_best(tmp_path):
@@ -690,6 +766,11 @@ def test_docs_fill_every_file(tmp_path, monkeypatch, capsys):
     assert imread(tmp_path / "results" / "ablation.png").size
     plot.main(["docs"])
     assert page.read_text() == text
+    page.write_text(text.replace("<!-- end -->", "", 1))  # up to the next one would be lost
+    with pytest.raises(SystemExit):
+        plot.main(["docs"])
+    assert f"{page.relative_to(tmp_path)}: not each of its 2 places" in capsys.readouterr().err
+    assert page.read_text() == text.replace("<!-- end -->", "", 1)
 
 
 def test_docs_and_pictures_are_not_stale(tmp_path):
