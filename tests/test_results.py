@@ -331,7 +331,8 @@ NO_RESULT = [
     r"(after|than|at|At|step|to|last|every) \d+0,000( steps)?|Step 5,000|10,000 random steps",
     r"1,000 (steps|actions)|about 1,000|One state: 200 actions",
     r"\(β₀/2\)|1/√β₀ = [\d.]+|= 50 \|ρ_K\|²|α = 0\.2|0\.001 instead of the paper's 0\.0003|\(−1, 1\)⁶",
-    r"The 95 % interval|where ρ₀ alone makes 1\.5|train \(1\) than to explore \(0\.5\)|limit of 25 %|limit allows 6,000",
+    r"The 95 % interval",
+    r"where ρ₀ alone makes 1\.5|train \(1\) than to explore \(0\.5\)|limit of 25 %|limit allows 6,000",
     r"agrees to 1e-15",  # of both forms of the scripts, when they changed
     # In TensorBoard's files of runs of the earlier form, and in what plot.py policy printed.
     r"0\.9 per step|9\.0 and 9\.5 nats|grows to 142 and 96",
