@@ -171,8 +171,10 @@ if [ "${1:-}" = _run ]; then # one line of the list below; an exit status that l
     if [ $status = 0 ]; then
         say "finished: $name"
     else
-        # A run that is killed can say nothing itself.
-        [ $status != 137 ] || echo "benchmark.sh: killed, perhaps for want of memory" >>"$name/log.txt"
+        case $status in # a run that is killed can say nothing itself
+        137) echo "benchmark.sh: killed, perhaps for want of memory" >>"$name/log.txt" ;;
+        143) echo "benchmark.sh: ended from outside; the same command goes on" >>"$name/log.txt" ;;
+        esac
         echo $status 2>/dev/null >"$name/failed" || true
         say "failed with exit status $status: $name" >&2
         exit 1

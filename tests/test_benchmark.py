@@ -497,10 +497,14 @@ def test_the_line_that_tells_why_a_run_failed(bench, monkeypatch, said, reason):
     assert ended.returncode == 1 and ended.stderr.count(f"failed with exit status 2: {reason}; log: ") == 2
 
 
-def test_a_run_that_was_killed(bench, monkeypatch):
-    monkeypatch.setenv("STATUS", "137")
+@pytest.mark.parametrize(
+    "status, said",
+    [("137", "killed, perhaps for want of memory"), ("143", "ended from outside; the same comm")],
+)
+def test_a_run_that_was_killed(bench, monkeypatch, status, said):
+    monkeypatch.setenv("STATUS", status)
     ended = bench("momentum", "--seeds", "1", "--envs", "Fail-v0", "--total-timesteps", "100")
-    assert ended.stderr.count("failed with exit status 137: benchmark.sh: killed, perhaps for want of") == 2
+    assert ended.stderr.count(f"failed with exit status {status}: benchmark.sh: {said}") == 2
 
 
 def test_a_failure_is_forgotten_once_the_run_is_finished(bench):
