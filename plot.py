@@ -788,7 +788,7 @@ def generate(root: Path) -> tuple[dict[str, str], dict[str, Figure]]:
             figures[f"{name}.png"] = draw_curves(chosen, window=5)
             parts[f"picture-{name}"] = f"![learning curves: {name}]({{root}}/{name}.png)"
             parts[name] = parts[f"picture-{name}"] + "\n\n" + table_of(chosen, link=True)
-    logged = {key: runs for key, runs in groups.items() if set(LOGGED) & set(runs[0].table)}
+    logged = {key: runs for key, runs in groups.items() if any(set(LOGGED) & set(r.table) for r in runs)}
     if logged := {key: logged[key] for key in logged if key[1] in FIGURES["continuous"]}:
         logged = align(logged)
         figures["training.png"] = draw_curves(logged, window=5, columns=tuple(LOGGED))
