@@ -16,12 +16,14 @@ in which runs of this script on the same task differ, as in "sac_nf, tau=0.01". 
 import glob
 import json
 import logging
+import math
 import os
 import re
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import reduce
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, NoReturn
 
@@ -405,6 +407,22 @@ def interval(scores: np.ndarray) -> np.ndarray:
     return np.percentile(interquartile_mean(drawn), [2.5, 97.5])
 
 
+def better(scores: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+    """The share of pairs in which a score is above one of the others, and its two-sided p: how often dividing
+    all the scores into two such groups at random gives a share as far from a half. Exact up to nine seeds."""
+
+    def share(a: np.ndarray, b: np.ndarray) -> float:  # a tie counts half
+        return float(np.mean(np.sign(a[:, None] - b) * 0.5 + 0.5))
+
+    together, n, found = np.concatenate([scores, others]), len(scores), share(scores, others)
+    divisions = combinations(range(len(together)), n)
+    if math.comb(len(together), n) > 50_000:
+        rng = np.random.default_rng(0)
+        divisions = (rng.permutation(len(together))[:n] for _ in range(10_000))
+    shares = np.array([share(together[list(one)], np.delete(together, one)) for one in divisions])
+    return found, float(np.mean(abs(shares - 0.5) >= abs(found - 0.5) - 1e-9))
+
+
 def last_steps(groups: Groups) -> dict[tuple[str, str], int]:
     """Of aligned runs; says so where they differ within a task."""
     ends = {key: int(runs[0].table.index[-1]) for key, runs in groups.items()}
@@ -425,18 +443,22 @@ def markdown(rows: list[dict[str, str | None]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
 
 
+def algorithm_of(task: str, label: str, link: bool) -> str:
+    """A label's name, with a link, if wanted, to the folder <task>/<label> of the root."""
+    name = NAMES.get(label, label)
+    return f"[{name}]({{root}}/{task}/{label})" if link else name
+
+
 def table_of(groups: Groups, link: bool = False) -> str:
-    """A Markdown table of the last evaluations of aligned runs: final scores, not best ones. With links, if
-    wanted, to the folders <task>/<label> of the root."""
+    """A Markdown table of the last evaluations of aligned runs: final scores, not best ones."""
     scores = {key: per_seed(runs, "return_mean").iloc[-1].to_numpy() for key, runs in groups.items()}
     ends, rows = last_steps(groups), []
     for (task, label), runs in groups.items():
         score, sac, n = scores[task, label], (task, "sac_baseline"), len(runs)
-        name = NAMES.get(label, label)
         last = pd.DataFrame([run.table.iloc[-1] for run in runs]).mean()  # of each column, over seeds
         row = {
             "task": task,
-            "algorithm": f"[{name}]({{root}}/{task}/{label})" if link else name,
+            "algorithm": algorithm_of(task, label, link),
             "step": f"{ends[task, label]:,}",
             "n": str(n),
         }
@@ -452,21 +474,25 @@ def table_of(groups: Groups, link: bool = False) -> str:
         row["J_C (limit)"] = None if limit is None else f"{last['j_c_mean']:.1f} ({limit:g})"
         row["λ"] = None if limit is None else f"{last['lambda']:.2f}"
         row["cost of training"] = None if limit is None else f"{last['training_cost']:,.0f}"
-        row["P(better than SAC)"] = None
+        row["episodes over the limit"] = None
+        if limit is not None and all("training_episodes" in run.table for run in runs):
+            over, of = last["training_episodes_over_limit"] * n, last["training_episodes"] * n
+            row["episodes over the limit"] = f"{over:.0f} of {of:.0f}"
+        row["P(better than SAC), p"] = None
         compared = label != sac[1] and limit is None and ends.get(sac) == ends[task, label]
         if compared and min(n, len(scores[sac])) > 1:  # one seed has no distribution
-            pairs = np.sign(score[:, None] - scores[sac]) * 0.5 + 0.5  # a tie counts half
-            row["P(better than SAC)"] = f"{pairs.mean():.2f}"
+            share, p = better(score, scores[sac])
+            row["P(better than SAC), p"] = f"{share:.2f}, {p:.2f}"
         biased = all("q_bias" in run.table for run in runs)
         rows.append(row | {"Q bias": f"{last['q_bias']:+,.0f}" if biased else None})
     return markdown(rows)
 
 
-def logged_table(groups: Groups) -> str:
+def logged_table(groups: Groups, link: bool = False) -> str:
     """A Markdown table of what training logged before the last evaluation: means over seeds."""
     rows = []
     for (task, label), runs in groups.items():
-        row = {"task": task, "algorithm": NAMES.get(label, label), "n": str(len(runs))}
+        row = {"task": task, "algorithm": algorithm_of(task, label, link), "n": str(len(runs))}
         row["step"] = f"{runs[0].table.index[-1]:,}"
         last = pd.DataFrame([run.table.iloc[-1] for run in runs])
         for column, name in LOGGED.items():
@@ -714,6 +740,7 @@ class Gap:
         x, width = (EDGES[:-1] + EDGES[1:]) / 2, EDGES[1] - EDGES[0]
         looks = {"gaussian": FIXED["sac_baseline"], "proposed": FIXED["sac_hpo_continuous"]}
         looks["conventional"] = LOOKS[0]
+        names = {"gaussian": "Gaussian, trained", "proposed": "proposed", "conventional": "conventional"}
 
         def write(axis: Axes, line: int, text: str, color: str) -> None:
             place = {"fontsize": 8, "ha": "center", "transform": axis.transAxes}
@@ -727,12 +754,18 @@ class Gap:
                     kl = divergence(shares, target)
                     middle = np.argsort(kl)[len(kl) // 2]
                     if operator == "gaussian":
-                        axis.fill_between(x, target / width, color="#cccccc", label="exp(Q / α) / Z")
+                        axis.fill_between(x, target / width, color="#cccccc", label="target: exp(Q / α) / Z")
                         axis.set_title(f"{row}'s row, {chain}", fontsize=10)
-                        axis.plot(x, best / width, color="#555555", linewidth=0.8, label="best Gaussian")
+                        axis.plot(
+                            x,
+                            best / width,
+                            color="#555555",
+                            linewidth=0.8,
+                            label="best Gaussian, not trained",
+                        )
                         write(axis, 3, f"best Gaussian: KL {divergence(best, target):.2f}", "#555555")
-                    axis.plot(x, shares[middle] / width, color=color, linestyle=line, label=operator)
-                    write(axis, list(looks).index(operator), f"{operator}: KL {kl[middle]:.2f}", color)
+                    axis.plot(x, shares[middle] / width, color=color, linestyle=line, label=names[operator])
+                    write(axis, list(looks).index(operator), f"{names[operator]}: KL {kl[middle]:.2f}", color)
                     result = {"row": row, "policy": operator, "actions": chain, "seeds": len(kl)}
                     result |= {"KL median": kl[middle], "lowest": min(kl), "highest": max(kl)}
                     result["best Gaussian"] = divergence(best, target)
@@ -792,7 +825,9 @@ def generate(root: Path) -> tuple[dict[str, str], dict[str, Figure]]:
     if logged := {key: logged[key] for key in logged if key[1] in FIGURES["continuous"]}:
         logged = align(logged)
         figures["training.png"] = draw_curves(logged, window=5, columns=tuple(LOGGED))
-        parts["training"] = "![what training logged]({root}/training.png)\n\n" + logged_table(logged)
+        parts["training"] = "![what training logged]({root}/training.png)\n\n" + logged_table(
+            logged, link=True
+        )
     for name in "gap", "speed", "speed-cuda":
         if (path := root / f"{name.replace('-', '_')}.csv").exists():
             table = pd.read_csv(path, dtype=str, keep_default_na=False)

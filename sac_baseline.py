@@ -37,7 +37,6 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
-from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, NamedTuple, NoReturn
@@ -164,8 +163,9 @@ class GaussianPolicy(nn.Module):
 
     def __init__(self, seeds: int, obs_dim: int, action_dim: int, hidden_layers: int = 2):
         super().__init__()
-        widths = [obs_dim] + hidden_layers * [256]
-        layers = [layer for i, o in pairwise(widths) for layer in (Linear(seeds, i, o), nn.ReLU())]
+        layers = [Linear(seeds, obs_dim, 256), nn.ReLU()]
+        for _ in range(hidden_layers - 1):
+            layers += [Linear(seeds, 256, 256), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.mean = Linear(seeds, 256, action_dim)
         self.log_std = Linear(seeds, 256, action_dim)
@@ -249,7 +249,7 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Args) -> Logs:
     """One gradient step on critics, policy and, with --autotune, temperature; the target critics follow.
 
-    `noise` ~ N(0, 1) (2 policy.draws, S, B, A) is for the next states' actions and then for the new ones.
+    `noise` ~ N(0, 1) (2 policy.draws, S, B, A): its first half is for actions at next_obs, the other at obs.
     """
     obs, action, reward, next_obs, terminated = batch
     next_noise, noise = noise.chunk(2)
@@ -300,7 +300,7 @@ def rescale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
 class Task(gym.Wrapper):
     """Flat float32 observations (O,), actions in [-1, 1]^A, plain numbers for reward and ends of episodes.
 
-    A reset with a seed makes it anew: PyBullet's state after a reset depends on what was simulated before.
+    A reset with a seed makes it anew, but for the first one: PyBullet's state depends on what was before.
     """
 
     def __init__(self, env: gym.Env, make: Callable[[], gym.Env]):
@@ -321,24 +321,22 @@ class Task(gym.Wrapper):
 
     def step(self, action: np.ndarray):
         obs, *numbers, _ = self.env.step(rescale(action, self.low, self.high))
-        return np.array(obs, np.float32).ravel(), *(np.asarray(x).item() for x in numbers), {}
+        numbers = [np.asarray(number).item() for number in numbers]  # reward, terminated, truncated
+        return np.array(obs, np.float32).ravel(), *numbers, {}
 
 
-def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
+def make_env(args: Args, film: bool = False) -> gym.Env:
     """The task, wrapped. Exits with status 2 if it cannot be made, does not fit, or cannot be filmed."""
     # Left alone, MuJoCo writes its warnings to a file in the current folder.
     mujoco.set_mju_user_warning(lambda text: None if "deprecated" in text else print(text, file=sys.stderr))
     warnings.filterwarnings("ignore", ".*out of date")  # -v4 is meant: it is the closest to the paper's -v2
-    options, film = {}, ""  # not every task knows the argument render_mode
-    if render_mode:
-        options = {"render_mode": render_mode}
-        film = " with --capture-video (without a screen set MUJOCO_GL=egl)"
+    options = {"render_mode": "rgb_array"} if film else {}  # not every task knows this argument
     try:
         if "BulletEnv" in args.env_id:
             import pybullet_envs_gymnasium  # noqa: F401  (registers these tasks)
         make = partial(gym.make, args.env_id, disable_env_checker=True, **options)
         env = make()
-        if render_mode:
+        if film:
             import moviepy  # noqa: F401  (RecordVideo needs it)
 
             with warnings.catch_warnings(action="ignore"):
@@ -348,23 +346,35 @@ def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
             env.close()
             env = make()  # one that was never reset, as without a camera
     except Exception as error:  # every simulator and every graphics backend raises its own kind
+        hint = " with --capture-video (without a screen set MUJOCO_GL=egl)" if film else ""
         if "BulletEnv" in args.env_id and isinstance(error, ImportError):
-            stop(f"--env-id {args.env_id} needs PyBullet, which installs on Python 3.11 and before ({error})")
-        stop(f"--env-id {args.env_id}{film}: {type(error).__name__}: {error}")
+            hint = " needs PyBullet, which installs on Python 3.11 and before"
+        stop(f"--env-id {args.env_id}{hint}: {type(error).__name__}: {error}")
     box, actions = env.observation_space, env.action_space
     if not isinstance(box, gym.spaces.Box) or not isinstance(actions, gym.spaces.Box):
         stop(f"--env-id {args.env_id} needs Boxes of observations and actions, not {box} and {actions}")
-    with np.errstate(over="ignore"):  # bounds of 1e38 stand for none: their difference overflows
-        if actions.dtype.kind != "f" or not np.isfinite(actions.high - actions.low).all():
-            stop(f"--env-id {args.env_id} needs continuous, bounded actions, not {actions}")
+    if actions.dtype.kind != "f" or np.abs([actions.low, actions.high]).max() > 1e30:  # that stands for none
+        stop(f"--env-id {args.env_id} needs continuous, bounded actions, not {actions}")
     return Task(env, make)
+
+
+@contextmanager
+def ctrl_c_held() -> Iterator[None]:
+    """From this process for now, and from those that it starts meanwhile for good: they end with it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def make_envs(args: Args, beside: bool) -> gym.vector.VectorEnv:
     """The S tasks, stepped in processes beside the training or one after the other."""
     makers = [partial(make_env, args)] * args.num_seeds
     if beside:
-        return gym.vector.AsyncVectorEnv(makers, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+        warnings.filterwarnings("ignore", ".*`close` while waiting")  # a run that breaks off in a step
+        with ctrl_c_held():
+            return gym.vector.AsyncVectorEnv(makers, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
     return gym.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
 
 
@@ -374,8 +384,9 @@ def make_envs(args: Args, beside: bool) -> gym.vector.VectorEnv:
 def make_generators(seeds: range, device: torch.device) -> tuple[list[Generator], list[Generator]]:
     """Two generators for each seed and from it alone: one on the CPU, one for the noise on the device."""
     words = [np.random.SeedSequence(seed).generate_state(2) for seed in seeds]
-    on_cpu, on_device = np.transpose(words).tolist()
-    return [Generator().manual_seed(w) for w in on_cpu], [Generator(device).manual_seed(w) for w in on_device]
+    on_cpu = [Generator().manual_seed(int(first)) for first, _ in words]
+    on_device = [Generator(device).manual_seed(int(second)) for _, second in words]
+    return on_cpu, on_device
 
 
 @torch.no_grad()
@@ -387,7 +398,7 @@ def draw_weights(agent: Agent, generators: list[Generator]) -> None:
             for parameter in layer.weight, layer.bias:
                 for part, generator in zip(parameter.chunk(len(generators)), generators, strict=True):
                     part.uniform_(-bound, bound, generator=generator)
-    agent.q_target.load_state_dict(agent.q.state_dict())  # what it drew itself is not used
+    agent.q_target.load_state_dict(agent.q.state_dict())  # what the loop drew for it is not used
 
 
 def make_optimizers(agent: Agent, args: Args) -> dict[str, torch.optim.Adam]:
@@ -442,17 +453,16 @@ class ReplayBuffer:
 
     def __init__(self, seeds: int, capacity: int, obs_dim: int, action_dim: int, device: torch.device):
         self.widths = obs_dim, action_dim, 1, obs_dim, 1  # of the fields of Batch
-        self.capacity, self.added, shape = capacity, 0, (seeds, capacity, sum(self.widths))
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        self.capacity, self.added = capacity, 0
+        size = 4 * seeds * capacity * sum(self.widths)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if device.type == "cuda":
-            there, _ = torch.cuda.mem_get_info(device)
-        if 4 * math.prod(shape) > there:
-            excess = f"{4 * math.prod(shape) / 1e9:.3g} GB of {there / 1e9:.3g} GB on the {device.type}"
+            memory, _ = torch.cuda.mem_get_info(device)
+        if size > memory:
+            excess = f"{size / 1e9:.3g} GB of {memory / 1e9:.3g} GB on the {device.type}"
             stop(f"--buffer-size {capacity} with --num-seeds {seeds} would take {excess}: lower one of them")
-        if device.type == "cuda":
-            self.data = torch.zeros(shape, device=device)
-        else:  # by NumPy, which takes memory only as rows are written
-            self.data = torch.from_numpy(np.zeros(shape, np.float32))
+        # Uninitialised, so that a CPU's memory is taken only as rows are written.
+        self.data = torch.empty(seeds, capacity, sum(self.widths), device=device)
         self.first_rows = torch.arange(seeds, device=device).unsqueeze(-1) * capacity  # (S, 1)
         self.filled = torch.ones((), dtype=torch.long, device=device)  # 1 at first, as `sample` divides by it
 
@@ -470,8 +480,9 @@ class ReplayBuffer:
         return Batch(obs, action, reward.squeeze(-1), next_obs, terminated.squeeze(-1))
 
     def state_dict(self) -> dict:
-        filled = min(self.added, self.capacity)  # by way of NumPy, as torch.save writes all that a view is of
-        return {"added": self.added, "rows": [torch.from_numpy(x[:filled].cpu().numpy()) for x in self.data]}
+        filled = self.data[:, : min(self.added, self.capacity)].cpu().numpy()
+        # By way of NumPy, as torch.save writes all that a tensor is a view of.
+        return {"added": self.added, "rows": [torch.from_numpy(rows) for rows in filled]}
 
     def load_state_dict(self, state: dict) -> None:
         self.added = state["added"]
@@ -490,8 +501,8 @@ def capture(function: Callable, changed: list[Tensor]) -> Callable:
     """On a GPU, a function that launches all kernels of `function` at once; on a CPU, `function` itself.
 
     An update is hundreds of small kernels, slower to launch than to run. So they are recorded once, as a CUDA
-    graph, and replayed on the same tensors. To record runs nothing; but calls on a side stream must come
-    before, and what they did to the tensors `changed` is undone.
+    graph, and replayed on the same tensors. Recording runs nothing, but needs a few real calls on a side
+    stream before it; what they did to the tensors `changed` is undone.
     """
     if not changed[0].is_cuda:
         return function
@@ -538,18 +549,19 @@ def evaluate(weights: dict, args: Args, seed: int, step: int, folder: Path) -> d
     count, title = args.eval_episodes, f"evaluation of seed {seed} at step {step}"
     films = (count if args.evaluate else 1) if args.capture_video else 0
     warnings.filterwarnings("ignore", ".*Overwriting existing videos")  # all films of a seed share one folder
-    envs = [make_env(args, "rgb_array" if i < films else None) for i in range(count)]
+    envs = [make_env(args, i < films) for i in range(count)]
     for i in range(films):
         name, videos = f"step_{step}_number_{i}", str(folder / "videos")
         envs[i] = gym.wrappers.RecordVideo(envs[i], videos, lambda episode: True, name_prefix=name)
-    agent = Agent(1, envs[0].observation_space.shape[0], envs[0].action_space.shape[0], args)
-    agent.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})
     reset_seeds = np.random.default_rng([seed, step]).integers(2**31, size=count).tolist()
     obs = np.stack([env.reset(seed=s)[0] for env, s in zip(envs, reset_seeds, strict=True)])  # (count, O)
+    agent = Agent(1, obs.shape[1], envs[0].action_space.shape[0], args)
+    agent.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})
+    actions = decide(agent, obs)
     with torch.no_grad():
-        first = [torch.from_numpy(array).unsqueeze(0) for array in (obs, decide(agent, obs))]
-        promised = agent.q(*first).amin(1)[0].numpy()
-    (returns, discounted, lengths), playing = np.zeros((3, count)), list(range(count))
+        promised = agent.q(torch.from_numpy(obs[None]), torch.from_numpy(actions[None])).amin(1)[0].numpy()
+    returns, discounted, lengths = np.zeros((3, count))
+    playing = list(range(count))
     while playing:
         for i, action in zip(tuple(playing), decide(agent, obs[playing]), strict=True):
             check_finite([*obs[i], *action], f"{title}: an observation or action")
@@ -569,9 +581,8 @@ def evaluate(weights: dict, args: Args, seed: int, step: int, folder: Path) -> d
 
 
 def start_worker(parent: Connection) -> None:
-    """A process that evaluates leaves Ctrl-C to its parent and ends with it, even if that was killed."""
+    """A process that evaluates ends with its parent, even if that was killed."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=lambda: (parent.poll(None), os._exit(1)), daemon=True).start()
 
 
@@ -593,13 +604,15 @@ class Evaluations:
     def submit(self, seed: int, step: int, weights: dict[str, Tensor], timing: dict[str, float]) -> None:
         arrays = {name: value.numpy() for name, value in weights.items()}  # tensors would hold file handles
         job = arrays, self.args, seed, step, self.run / f"seed_{seed}"
-        self.pending.append((seed, step, timing, self.pool.submit(evaluate, *job) if self.pool else job))
+        with ctrl_c_held():  # from a process that the pool may start
+            self.pending.append((seed, step, timing, self.pool.submit(evaluate, *job) if self.pool else job))
 
     def collect(self, wait: bool) -> None:
         """Writes down what is done, in the order in which it was submitted; if told to wait, all of it."""
         while self.pending and (wait or not self.pool or self.pending[0][-1].done()):
             seed, step, timing, job = self.pending.pop(0)
-            row = {"global_step": step, **(job.result() if self.pool else evaluate(*job)), **timing}
+            result = job.result() if self.pool else evaluate(*job)
+            row = {"global_step": step, **result, **timing}
             self.rows[seed].append(row)
             write_rows(self.run / f"seed_{seed}" / "eval.csv", self.rows[seed])
             for name in "return_mean", "return_std", "length_mean", "q_bias", "steps_per_second":
@@ -680,8 +693,7 @@ def stored_args(run: str) -> Args:
 
 
 def write_config(run: Path, args: Args, start: int) -> None:
-    """config.json: the arguments and, of the run's beginning and of each resume, what else may matter to its
-    numbers."""
+    """config.json: the arguments and, for each start of the run, what else may matter to its numbers."""
     path = run / "config.json"
     folder = shlex.quote(str(Path(__file__).resolve().parent))
     failed, commit = subprocess.getstatusoutput(f"git -C {folder} describe --always --dirty --abbrev=40")
@@ -772,13 +784,13 @@ def refuse_changes(args: Args, run: str, free: str, rule: str) -> None:
 
 def make_task(args: Args) -> tuple[Args, Task]:
     """The task, for its shapes and bounds, and the arguments, with its version."""
-    task = make_env(args, "rgb_array" if args.capture_video else None)
+    task = make_env(args, args.capture_video)
     task.close()
-    if not args.env_id.endswith(task.spec.id):
-        print(
-            f"{args.env_id} names no version: {task.spec.id}, the newest, is used (closest to the paper: -v4)"
-        )
-        args = replace(args, env_id=args.env_id[: args.env_id.rfind(":") + 1] + task.spec.id)
+    newest = task.spec.id
+    if not args.env_id.endswith(newest):
+        print(f"{args.env_id} names no version: {newest}, the newest, is used (closest to the paper: -v4)")
+        module, colon, _ = args.env_id.rpartition(":")
+        args = replace(args, env_id=module + colon + newest)
     if len(shape := task.env.observation_space.shape) > 1:
         print(f"observations of shape {shape} are flattened: there is no convolution")
     return args, task
@@ -819,7 +831,8 @@ def train(args: Args) -> Path:
         batch = buffer.sample(noise.now(noise.rows))
         return update(agent, optimizers, batch, noise.now(noise.to_update).transpose(0, 1), args)
 
-    act, learn = (capture(function, [*agent.state_dict().values(), *adam]) for function in (act, learn))
+    changed = [*agent.state_dict().values(), *adam]
+    act, learn = capture(act, changed), capture(learn, changed)
 
     def restore(state: dict) -> None:
         agent.load_state_dict(state["agent"])
@@ -856,13 +869,15 @@ def train(args: Args) -> Path:
         bar = tqdm(steps, initial=start, total=steps[-1], unit="step", disable=None, dynamic_ncols=True)
         for global_step in bar:
             if obs is None:  # at the start and after a checkpoint
-                obs, _ = envs.reset(seed=[int(torch.randint(2**31, (), generator=g)) for g in generators])
+                reset_seeds = [torch.randint(2**31, (), generator=g).item() for g in generators]
+                obs, _ = envs.reset(seed=reset_seeds)
                 returns, lengths = np.zeros((2, len(seeds)))
                 noise.left = 0  # drawn anew, in the run that goes on as in the one that resumes
             check(obs, "the environment's observation")
 
             if global_step <= args.learning_starts:
-                actions = np.stack([torch.rand(action_dim, generator=g).numpy() * 2 - 1 for g in generators])
+                uniform = torch.stack([torch.rand(action_dim, generator=g) for g in generators])
+                actions = (2.0 * uniform - 1.0).numpy()
             else:
                 noise.advance()
                 obs_on_device.copy_(to_device(obs, device).unsqueeze(1))
@@ -875,15 +890,15 @@ def train(args: Args) -> Path:
                 check(actions, "the policy's action")
             next_obs, rewards, terminated, truncated, _ = envs.step(actions)
             packed = np.column_stack([obs, actions, rewards, next_obs, terminated])  # as in Batch
-            with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
-                packed = packed.astype(np.float32)
+            packed = torch.from_numpy(packed).float().numpy()  # what float32 cannot hold becomes infinite
             check(packed, "the environment's observation or reward")
             buffer.add(packed)
             obs, returns, lengths = next_obs, returns + rewards, lengths + 1
             if (over := terminated | truncated).any():
                 for index in np.flatnonzero(over):
-                    writers[seeds[index]].add_scalar("charts/episodic_return", returns[index], global_step)
-                    writers[seeds[index]].add_scalar("charts/episodic_length", lengths[index], global_step)
+                    charts = {"episodic_return": returns[index], "episodic_length": lengths[index]}
+                    for name, value in charts.items():
+                        writers[seeds[index]].add_scalar(f"charts/{name}", value, global_step)
                     bar.set_postfix_str(f"return {returns[index]:.1f}", refresh=False)
                 obs, _ = envs.reset(options={"reset_mask": over})
                 returns[over], lengths[over] = 0.0, 0.0
@@ -933,7 +948,8 @@ def play(args: Args) -> None:
     torch.set_num_threads(args.torch_threads)
     for seed in range(args.seed, args.seed + args.num_seeds):
         folder = Path(args.evaluate) / f"seed_{seed}"
-        files = {int(p.stem[6:]): p for p in folder.glob("agent_*.pt") if p.stem[6:].isdigit()}
+        names = {path: path.stem.removeprefix("agent_") for path in folder.glob("agent_*.pt")}
+        files = {int(name): path for path, name in names.items() if name.isdigit()}
         if not files:
             stop(f"--evaluate {args.evaluate}: no agent_<step>.pt of seed {seed}; see --checkpoint-frequency")
         step, path = max(files.items())
@@ -957,18 +973,18 @@ def read_args() -> Args:
 
 
 if __name__ == "__main__":
-    for name in "stdout", "stderr":
-        if getattr(sys, name) is None:  # closed, as by >&-: what is written goes nowhere
-            setattr(sys, name, open(os.devnull, "w"))
+    sys.unraisablehook = lambda _: None  # environments in processes of their own complain as they break off
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # closed, as by >&-: what is written goes nowhere
+    sys.stderr = sys.stderr or open(os.devnull, "w")
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # a line is there at once
     sys.path.append("")  # --env-id my_module:MyTask-v0 finds my_module.py in the current folder
     args = read_args()
     try:
         play(resolve(args)) if args.evaluate else train(args)
+    except (BrokenExecutor, EOFError, ConnectionResetError):
+        stop("a process beside the training was ended from outside, perhaps for want of memory")
     except (OSError, FloatingPointError) as error:  # a full disk, for example
         stop(str(error), status=2 if isinstance(error, OSError) else 3)
-    except BrokenExecutor:
-        stop("a process that evaluates was ended from outside, perhaps for want of memory")
     except torch.OutOfMemoryError:
         stop("the GPU's memory is full: lower --num-seeds, --buffer-size or --batch-size")
     except KeyboardInterrupt:

@@ -1,5 +1,7 @@
 """Environments that do what they should not, registered as `odd:<Name>-v0`."""
 
+import multiprocessing
+import os
 from typing import ClassVar
 
 import gymnasium as gym
@@ -79,6 +81,15 @@ class EvaluationNanReward(EvaluationNan):
 class EvaluationNanObservation(EvaluationNan):
     def obs(self):
         return np.full(3, np.nan if self.broken() else 0.1, np.float32)
+
+
+class EndsItsProcess(Odd):
+    """As if it were killed, where it is stepped beside the training."""
+
+    def step(self, action):
+        if multiprocessing.parent_process():
+            os._exit(9)
+        return super().step(action)
 
 
 class HugeBounds(Odd):

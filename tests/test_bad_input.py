@@ -122,6 +122,19 @@ def words_of(name, tmp_path, **changes) -> list:
 HERE = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
 
 
+@pytest.fixture
+def stepped_beside(tmp_path):
+    """An environment in which scripts step their tasks in processes, as with several seeds on a GPU."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import sys, gymnasium as gym\n"
+        "def beside(makers, **options):\n"
+        "    return sys.modules['__main__'].make_envs(*makers[0].args, beside=True)\n"
+        "gym.vector.SyncVectorEnv = beside\n"
+    )
+    return {**HERE, "PYTHONPATH": f"{tmp_path / 'site'}:{HERE['PYTHONPATH']}"}
+
+
 # ------------------------------------------------------------------------------------------- a run's folder
 
 
@@ -372,9 +385,9 @@ def test_non_finite_weights_are_not_kept(either, tmp_path, capsys, monkeypatch):
         assert torch.isfinite(agent_of(run, 40)["policy.mean.bias"]).all()
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_interrupted(longest, tmp_path, kept):
-    """Ctrl-C: status 130, and a promise of a checkpoint only where there is one."""
+@pytest.mark.parametrize(("kept", "beside"), [(True, False), (False, False), (True, True)])
+def test_interrupted(longest, tmp_path, kept, beside, stepped_beside):
+    """Ctrl-C, also as processes start: status 130, and a checkpoint is promised only where there is one."""
     words = words_of(
         longest.__name__,
         tmp_path,
@@ -388,7 +401,7 @@ def test_interrupted(longest, tmp_path, kept):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=HERE,
+        env=stepped_beside if beside else HERE,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
     )
@@ -396,6 +409,8 @@ def test_interrupted(longest, tmp_path, kept):
     while not list(tmp_path.glob(wanted)):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
+    if not kept:
+        time.sleep(1.0)  # then the processes that evaluate are starting
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
@@ -411,6 +426,14 @@ def test_interrupted(longest, tmp_path, kept):
 def test_arrays_of_one_number_are_numbers(either, tmp_path, seeds):
     run = run_of(either, tmp_path, env_id="odd:Arrays-v0", num_seeds=seeds)
     assert float(rows_of(run, seeds)[-1]["return_mean"]) == 10.0
+
+
+@pytest.mark.parametrize("of", ["evaluations", "environments"])
+def test_a_process_beside_the_training_that_dies(longest, tmp_path, of, stepped_beside):
+    words = words_of(longest.__name__, tmp_path, env_id="odd:EndsItsProcess-v0", num_seeds=2)
+    ended = call(longest.__name__, *words, env=stepped_beside if of == "environments" else HERE)
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1, ended.stderr
+    assert "a process beside the training was ended from outside" in ended.stderr
 
 
 def test_what_is_said_at_the_start(either, tmp_path, capsys):

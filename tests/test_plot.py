@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import os
 import re
 import shutil
@@ -49,7 +50,8 @@ def write_seeds(folder, seeds, returns=(1.0, 2.0), **arguments):
 
 
 def costs(n=2):
-    return {"j_c_mean": [30.0, 9.5] * n, "lambda": [2.0, 0.25] * n, "training_cost": [10.0, 1234.0] * n}
+    columns = {"j_c_mean": [30.0, 9.5] * n, "lambda": [2.0, 0.25] * n, "training_cost": [10.0, 1234.0] * n}
+    return columns | {"training_episodes": [3, 9] * n, "training_episodes_over_limit": [1, 2] * n}
 
 
 def read_table(path):
@@ -513,14 +515,33 @@ def test_interquartile_mean_and_interval():
     assert np.mean([low <= 0.0 <= high for low, high in intervals]) == pytest.approx(0.9, abs=0.02)
 
 
+def test_share_of_pairs_and_how_often_chance_gives_it():
+    share, p = plot.better(np.array([3.0, 9.0, 7.0, 8.0, 5.0]), np.array([1.0, 6.0, 2.0, 5.0]))
+    assert share == pytest.approx((2 + 4 + 4 + 4 + 2.5) / 20)
+    assert plot.better(np.arange(5.0), np.arange(5.0)) == (0.5, 1.0)
+    # Critical values of the rank test: as docs/results.md says, three seeds each cannot have p < 0.05.
+    ways = {3: 2 / 20, 5: 2 / 252, 9: 2 / 48620}
+    for n, exact in ways.items():
+        assert plot.better(n + np.arange(n), np.arange(n)) == (1.0, pytest.approx(exact))
+    # Five each: 8 of 252 divisions have two of 25 pairs lost, or fewer, on either side; 14 have three.
+    for lost, count in (2, 8), (3, 14):
+        share, p = plot.better(np.array([4.5 - lost, 5, 6, 7, 8]), np.arange(5.0))
+        assert (share, p) == (pytest.approx(1 - lost / 25), pytest.approx(count / 252))
+    # Of ten each it draws divisions: the count of pairs won is then nearly normal.
+    scores = np.random.default_rng(1).permutation(20.0 * np.arange(20))
+    share, p = plot.better(scores[:10], scores[10:])
+    z = (abs(share * 100 - 50) - 0.5) / math.sqrt(10 * 10 * 21 / 12)
+    assert p == pytest.approx(math.erfc(z / math.sqrt(2)), abs=0.02)
+
+
 def test_table_has_final_scores_and_not_the_best(tmp_path):
     for seed, last in enumerate([100.0, 200.0, 600.0], start=1):
         write_run(tmp_path / f"a{seed}", [5000.0, last], seed=seed)
         write_run(tmp_path / f"b{seed}", [0.0, last + 150.0], algorithm="sac_nf", seed=seed)
     head, _, sac, flow = rows_of(plot.read_runs(tmp_path))
-    assert head[-1] == "P(better than SAC)" and len(head) == len(sac) == len(flow)
+    assert head[-1] == "P(better than SAC), p" and len(head) == len(sac) == len(flow)
     assert sac == ["Hopper-v4", "SAC", "20,000", "3", "300 ± 265", "100 to 600", "–"]
-    assert flow == ["Hopper-v4", "SAC-NF", "20,000", "3", "450 ± 265", "250 to 750", "0.78"]
+    assert flow == ["Hopper-v4", "SAC-NF", "20,000", "3", "450 ± 265", "250 to 750", "0.78, 0.40"]
     write_run(tmp_path / "c", [0.0, 1e4], algorithm="drift")
     assert rows_of(plot.read_runs(tmp_path))[-1][3:] == ["1", "10,000 (one seed)", "–", "–"]
 
@@ -536,11 +557,20 @@ def test_an_interval_from_five_seeds_on(tmp_path):
 def test_table_of_safe_runs_and_of_one_seed(tmp_path):
     write_run(tmp_path / "a", [1.0, 2.0], algorithm="sac_lagrangian", **costs(1))
     row = rows_of(plot.read_runs(tmp_path))[-1]
-    assert row[1:] == ["SAC-Lagrangian", "20,000", "1", "2.0 (one seed)", "9.5 (10)", "0.25", "1,234"]
+    assert row[1:] == [
+        "SAC-Lagrangian",
+        "20,000",
+        "1",
+        "2.0 (one seed)",
+        "9.5 (10)",
+        "0.25",
+        "1,234",
+        "2 of 9",
+    ]
     write_run(tmp_path / "b", [1.0, 2.0], seed=1, q_bias=[0.0, -30.0])
     write_run(tmp_path / "c", [1.0, 2.0], seed=2, q_bias=[0.0, -20.0])
     head, _, sac, lagrangian = rows_of(plot.read_runs(tmp_path))
-    assert head[-1] == "Q bias" and sac[-1] == "-25" and lagrangian[-1] == "–" and sac[-4:-1] == ["–"] * 3
+    assert head[-1] == "Q bias" and sac[-1] == "-25" and lagrangian[-1] == "–" and sac[-5:-1] == ["–"] * 4
 
 
 def test_what_a_terminal_and_a_notebook_may_bring(tmp_path):
