@@ -350,18 +350,19 @@ class HamiltonianPolicy(GaussianPolicy):
         xi, *momenta = noise
         u, _ = self(obs, xi)
         x, rho = torch.tanh(u) if self.action_moves else u, torch.zeros_like(u)
-        accepted_at = torch.full(obs.shape[:2], len(momenta) + 1, device=obs.device)
+        never = len(momenta) + 1
+        accepted_at = torch.full(obs.shape[:2], never, device=obs.device)
         force, half_step = self.force_at(obs), 0.5 * self.args.step_size
         for k, zeta in enumerate(momenta, start=1):
             f, _ = force(x)
             if k > 1:
                 rho = rho.sub(f, alpha=half_step)  # ends the step before
             rho = rho.add(zeta, alpha=self.args.momentum_std_explore).sub(f, alpha=half_step)
-            waiting = accepted_at > len(momenta)  # the x of the others stays
+            waiting = accepted_at == never  # the x of the others stays
             x = torch.where(waiting.unsqueeze(-1), x.add(rho, alpha=self.args.step_size), x)
             accepted = q_cost_target(obs, self.to_action(x)).squeeze(1) - reference < slack  # Eq. (14)
             accepted_at = torch.where(waiting & accepted, k, accepted_at)
-            if not x.is_cuda and (accepted_at <= len(momenta)).all():  # a CUDA graph cannot end early
+            if not x.is_cuda and (accepted_at < never).all():  # a CUDA graph cannot end early
                 break
         return self.to_action(x), accepted_at
 

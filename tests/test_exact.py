@@ -69,8 +69,8 @@ def test_a_camera_changes_nothing(either, env_id, monkeypatch):
     if "Bullet" not in env_id:
         monkeypatch.setattr("gymnasium.envs.mujoco.MujocoEnv.render", lambda env: np.zeros((2, 2, 3)))
     seen = []
-    for render_mode in (None, "rgb_array"):
-        env = either.make_env(make_args(either, env_id=env_id), render_mode)
+    for film in (False, True):
+        env = either.make_env(make_args(either, env_id=env_id), film)
         seen.append([env.reset(seed=5)[0]])
         seen[-1] += [env.step(np.full(env.action_dim, 0.3, np.float32))[0] for _ in range(10)]
         env.close()
