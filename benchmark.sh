@@ -19,7 +19,8 @@
 #
 #   --seeds N              seeds 1 to N (5); M-N: seeds M to N
 #   --labels "A B"         some of the experiment's labels only
-#   --envs "A B"           other tasks than the paper's. For safe, all but HalfCheetah and Ant need --cost;
+#   --envs "A B"           other tasks than the paper's. For safe, others than HalfCheetah and Ant need --cost
+#                          and --cost-limit among their flags in experiments.csv;
 #                          spreads-exchanged is for HalfCheetah only, explore-as-trained for Hopper and Ant
 #   --total-timesteps N    steps of each run (1000000)
 #   --batch N              seeds that one process trains side by side (one; on a GPU all)

@@ -61,7 +61,7 @@ from tqdm import tqdm
 
 Operator = Literal["proposed", "conventional", "drift", "gaussian"]
 BY_TASK = tyro.conf.arg(help_behavior_hint="(default: Table I, by task)")
-BY_CPU = tyro.conf.arg(help_behavior_hint="(default: True where the CPU multiplies bfloat16 fast)")
+BY_CPU = tyro.conf.arg(help_behavior_hint="(default: True on a CPU that multiplies bfloat16 fast)")
 
 
 @dataclass
@@ -91,14 +91,16 @@ class Args:
     leapfrog_hidden: Annotated[int | None, BY_TASK] = None  # hidden units of T_h and of sigma_h (h_n)
     leapfrog_state: bool = True  # T_h and sigma_h see the state too
     momentum_in_target: bool = False  # Eq. (12)'s penalty, less its mean, lowers the soft target too
-    explore: Operator = "proposed"  # what evolves actions when acting: Eq. (13), (9), momentum alone, nothing
+    # what evolves actions to act: proposed, Eq. (13); conventional, Eq. (9); drift, momentum alone; nothing
+    explore: Operator = "proposed"
     train: Operator = "proposed"  # what evolves actions in updates (Table II)
     coordinates: Literal["pre-tanh", "action"] = "pre-tanh"  # what the leapfrog moves: u, or a = tanh(u)
 
     # machine
     cuda: bool = True  # use a GPU if there is one
     torch_threads: int = 1  # CPU threads for PyTorch; results repeat bit for bit at an equal number
-    bfloat16_force: Annotated[bool | None, BY_CPU] = None  # the force's widest products, in updates
+    # in updates, bfloat16 in the target critics' second layer: for the force, and for Eq. (12)'s Q
+    bfloat16_force: Annotated[bool | None, BY_CPU] = None
 
     # what a run reports and keeps
     runs_dir: str = "runs"  # folder in which the run's own folder is made

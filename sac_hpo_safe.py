@@ -60,7 +60,7 @@ from tqdm import tqdm
 
 BY_TASK = tyro.conf.arg(help_behavior_hint="(default: Table I, by task)")
 COST_BY_TASK = tyro.conf.arg(help_behavior_hint="(default: Sec. V-B, for Ant and HalfCheetah)")
-BY_CPU = tyro.conf.arg(help_behavior_hint="(default: True where the CPU multiplies bfloat16 fast)")
+BY_CPU = tyro.conf.arg(help_behavior_hint="(default: True on a CPU that multiplies bfloat16 fast)")
 
 
 @dataclass
@@ -95,8 +95,8 @@ class Args:
 
     # cost
     lambda_lr: float = 0.1  # step size of the multiplier, lambda (eta)
-    cost_window: int = 1_000  # lambda moves when its episodes add up to so many steps, by their mean J_C
-    # cost of a step (c): mean |action|, 1 if |x velocity| > 1 m/s, or what the task reports as info["cost"]
+    cost_window: int = 1_000  # steps of finished episodes, by whose mean J_C lambda moves next
+    # cost of a step (c): torque, mean |action|; speed, 1 if |x velocity| > 1 m/s; info, info["cost"]
     cost: Annotated[Literal["torque", "speed", "info"] | None, COST_BY_TASK] = None
     # limit on J_C, an episode's discounted sum of costs or, for torque, its mean / (1 - gamma) (d_0)
     cost_limit: Annotated[float | None, COST_BY_TASK] = None
@@ -104,7 +104,8 @@ class Args:
     # machine
     cuda: bool = True  # use a GPU if there is one
     torch_threads: int = 1  # CPU threads for PyTorch; results repeat bit for bit at an equal number
-    bfloat16_force: Annotated[bool | None, BY_CPU] = None  # the force's widest products, in updates
+    # in updates, bfloat16 in the target critics' second layer: for the force, and for Eq. (12)'s Q
+    bfloat16_force: Annotated[bool | None, BY_CPU] = None
 
     # what a run reports and keeps
     runs_dir: str = "runs"  # folder in which the run's own folder is made

@@ -82,8 +82,8 @@ class Args:
 
     # cost
     lambda_lr: float = 0.1  # step size of the multiplier, lambda (eta)
-    cost_window: int = 1_000  # lambda moves when its episodes add up to so many steps, by their mean J_C
-    # cost of a step (c): mean |action|, 1 if |x velocity| > 1 m/s, or what the task reports as info["cost"]
+    cost_window: int = 1_000  # steps of finished episodes, by whose mean J_C lambda moves next
+    # cost of a step (c): torque, mean |action|; speed, 1 if |x velocity| > 1 m/s; info, info["cost"]
     cost: Annotated[Literal["torque", "speed", "info"] | None, COST_BY_TASK] = None
     # limit on J_C, an episode's discounted sum of costs or, for torque, its mean / (1 - gamma) (d_0)
     cost_limit: Annotated[float | None, COST_BY_TASK] = None

@@ -72,7 +72,8 @@ def page() -> str:
         lines.append(f"| {what} | `{script}` | {', '.join(links)} |")
     lines += [
         "",
-        "A row names the shortest script that has it; the others have the same under the same name.",
+        "A row names one script that has it. Others may have something else under the same name:",
+        "`policy_loss` is Eq. (5) or Eq. (12).",
         "",
         "## What differs between two scripts",
         "",
