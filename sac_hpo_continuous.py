@@ -90,8 +90,8 @@ class Args:
     momentum_std_explore: Annotated[float | None, BY_TASK] = None  # momentum's std to act (1/sqrt(beta_exp))
     leapfrog_hidden: Annotated[int | None, BY_TASK] = None  # hidden units of T_h and of sigma_h (h_n)
     leapfrog_state: bool = True  # T_h and sigma_h see the state too
-    momentum_in_target: bool = False  # Eq. (12)'s penalty, less its mean, lowers the soft target too
-    # what evolves actions to act: proposed, Eq. (13); conventional, Eq. (9); drift, momentum alone; nothing
+    momentum_in_target: bool = False  # Eq. (12)'s penalty, less its mean, is in the soft target too
+    # what evolves actions to act: proposed, Eq. (13); conventional, (9); drift, momentum; gaussian, nothing
     explore: Operator = "proposed"
     train: Operator = "proposed"  # what evolves actions in updates (Table II)
     coordinates: Literal["pre-tanh", "action"] = "pre-tanh"  # what the leapfrog moves: u, or a = tanh(u)
@@ -533,7 +533,7 @@ def make_env(args: Args, film: bool = False) -> gym.Env:
 
 @contextmanager
 def ctrl_c_held() -> Iterator[None]:
-    """From this process for now, and from those that it starts meanwhile for good: they end with it."""
+    """Processes that are started meanwhile never get Ctrl-C: they end with this one, which still does."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -777,7 +777,7 @@ class Evaluations:
     def submit(self, seed: int, step: int, weights: dict[str, Tensor], timing: dict[str, float]) -> None:
         arrays = {name: value.numpy() for name, value in weights.items()}  # tensors would hold file handles
         job = arrays, self.args, seed, step, self.run / f"seed_{seed}"
-        with ctrl_c_held():  # from a process that the pool may start
+        with ctrl_c_held():  # the pool may start a process
             self.pending.append((seed, step, timing, self.pool.submit(evaluate, *job) if self.pool else job))
 
     def collect(self, wait: bool) -> None:
@@ -1165,8 +1165,8 @@ if __name__ == "__main__":
     args = read_args()
     try:
         play(resolve(args)) if args.evaluate else train(args)
-    except (BrokenExecutor, EOFError, ConnectionResetError):
-        stop("a process beside the training was ended from outside, perhaps for want of memory")
+    except (BrokenExecutor, EOFError, ConnectionResetError) as error:
+        stop(f"a process beside the training has ended, perhaps for want of memory ({error!r})")
     except (OSError, FloatingPointError) as error:  # a full disk, for example
         stop(str(error), status=2 if isinstance(error, OSError) else 3)
     except torch.OutOfMemoryError:

@@ -93,7 +93,7 @@ class EndsItsProcess(Odd):
 
 
 class HugeBounds(Odd):
-    """They stand for "none": their difference overflows."""
+    """They stand for "none"."""
 
     action_space = Box(-np.finfo(np.float32).max, np.finfo(np.float32).max, (2,), np.float32)
 

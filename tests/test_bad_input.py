@@ -433,7 +433,7 @@ def test_a_process_beside_the_training_that_dies(longest, tmp_path, of, stepped_
     words = words_of(longest.__name__, tmp_path, env_id="odd:EndsItsProcess-v0", num_seeds=2)
     ended = call(longest.__name__, *words, env=stepped_beside if of == "environments" else HERE)
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1, ended.stderr
-    assert "a process beside the training was ended from outside" in ended.stderr
+    assert "a process beside the training has ended, perhaps for want of memory" in ended.stderr
 
 
 def test_what_is_said_at_the_start(either, tmp_path, capsys):

@@ -160,11 +160,11 @@ FACTS = {
     "two have: 549, 692, 920, 3,007 and 3,273": lambda: np.sort(of(HOPPER, NF, 190_000)),
     "the action's 821, 1,162, 2,340, 2,375 and 3,256": lambda: np.sort(of(HOPPER, ACTION, 190_000)),
     "Pre-tanh's have 729, 967, 1,122, 2,896 and 3,055": lambda: np.sort(of(HOPPER, HPO, 190_000)),
-    "wins 5 of the 25 pairs of seeds against SAC, which chance gives as often as p = 0.15 says": lambda: [
+    "wins 5 of the 25 pairs of seeds against SAC (p = 0.15)": lambda: [
         *(25 * better(HOPPER, ACTION, SAC, 190_000)[0], 25),
         better(HOPPER, HPO, SAC, 190_000)[1],
     ],
-    "against SAC-NF 15 of 25 (p = 0.69)": lambda: [
+    "15 of 25 against SAC-NF (p = 0.69)": lambda: [
         *(25 * better(HOPPER, ACTION, NF, 190_000)[0], 25),
         better(HOPPER, HPO, NF, 190_000)[1],
     ],

@@ -2,8 +2,10 @@
 
 import importlib
 import math
+import os
 from collections import deque
 from copy import deepcopy
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -443,6 +445,17 @@ def test_buffer_draws_uniformly(script):
         assert (counts[:3] == 0).all()
         assert (counts[3:] - 5000).abs().max() < 336  # five standard deviations
     assert not torch.equal(rewards[0], rewards[1] - 100)
+
+
+def test_memory_is_taken_only_as_rows_are_written(script):
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    buffer = script.ReplayBuffer(2, 1_000_000, 3, 2, CPU)
+    assert buffer.data.nbytes > 7e7 and resident() - before < 0.2 * buffer.data.nbytes
+    buffer.data.zero_()
+    assert resident() - before > 0.8 * buffer.data.nbytes
 
 
 @pytest.mark.parametrize("rows", [4, 10, 13])
