@@ -1157,7 +1157,8 @@ def read_args() -> Args:
 
 
 if __name__ == "__main__":
-    sys.unraisablehook = lambda _: None  # environments in processes of their own complain as they break off
+    # Gymnasium's destructor complains where a process that stepped an environment is gone.
+    sys.unraisablehook = lambda told: "VectorEnv" in repr(told.object) or sys.__unraisablehook__(told)
     sys.stdout = sys.stdout or open(os.devnull, "w")  # closed, as by >&-: what is written goes nowhere
     sys.stderr = sys.stderr or open(os.devnull, "w")
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # a line is there at once

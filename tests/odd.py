@@ -92,6 +92,11 @@ class EndsItsProcess(Odd):
         return super().step(action)
 
 
+class DestructorFails(Odd):
+    def __del__(self):
+        raise RuntimeError("the simulator does not let go")
+
+
 class HugeBounds(Odd):
     """They stand for "none"."""
 

@@ -436,6 +436,13 @@ def test_a_process_beside_the_training_that_dies(longest, tmp_path, of, stepped_
     assert "a process beside the training has ended, perhaps for want of memory" in ended.stderr
 
 
+def test_a_destructor_that_fails_is_heard(longest, tmp_path):
+    ended = call(
+        longest.__name__, *words_of(longest.__name__, tmp_path, env_id="odd:DestructorFails-v0"), env=HERE
+    )
+    assert ended.returncode == 0 and "the simulator does not let go" in ended.stderr
+
+
 def test_what_is_said_at_the_start(either, tmp_path, capsys):
     run_of(either, tmp_path, env_id="odd:Image-v0")
     said = capsys.readouterr().out
