@@ -94,7 +94,7 @@ class Args:
     # what evolves actions to act: proposed, Eq. (13); conventional, (9); drift, momentum; gaussian, nothing
     explore: Operator = "proposed"
     train: Operator = "proposed"  # what evolves actions in updates (Table II)
-    coordinates: Literal["pre-tanh", "action"] = "pre-tanh"  # what the leapfrog moves: u, or a = tanh(u)
+    coordinates: Literal["action", "pre-tanh"] = "action"  # what the leapfrog moves: a = tanh(u), or u
 
     # machine
     cuda: bool = True  # use a GPU if there is one
@@ -253,10 +253,10 @@ def leapfrog(x: Tensor, rho: Tensor, force: Callable, step_size: float, steps: i
 class HamiltonianPolicy(GaussianPolicy):
     """The Gaussian draws u_0; more noise, zeta, gives the momentum rho_0 = std zeta. The leapfrog moves both.
 
-    Departure [What the leapfrog moves]: the paper evolves the action itself, which may leave (-1, 1). Here u
-    moves, a_K = tanh(u_K), and log q(a_K, rho_K|s) = log N(u_0) + log N(rho_0) - sum log(1 - a_K^2) is exact.
-    With --coordinates action, as in the paper, a_0 = tanh(u_0) moves. It is clamped to be used, and the
-    density is that of (a_0, rho_0).
+    As in the paper the action itself moves, from a_0 = tanh(u_0). It may leave (-1, 1), on which the paper is
+    silent. Departure [What the leapfrog moves]: it is clamped to be used, and the density is that of
+    (a_0, rho_0). With --coordinates pre-tanh u moves, a_K = tanh(u_K), and the density of (a_K, rho_K) is
+    exact: log N(u_0) + log N(rho_0) - sum log(1 - a_K^2).
     """
 
     draws = draws_to_act = 2
@@ -293,7 +293,7 @@ class HamiltonianPolicy(GaussianPolicy):
                 if not self.action_moves:  # Departure [Potential in Eq. (9)]: U has - sum log(1 - a^2) too.
                     f = (1.0 - action.square()) * f + 2.0 * action
                 return f, found
-            # Departure [Gradient in Eq. (13)]: g moves u without the factor da/du. A gradient of 0 stays 0.
+            # Departure [Gradient in Eq. (13)]: if u moves, g lacks the factor da/du. A gradient of 0 stays 0.
             g = -F.normalize(gradient, dim=-1)
             h = F.elu(hidden(torch.cat([action, g], dim=-1)))
             h_transform, h_gate = h.chunk(2, dim=-1)
@@ -384,7 +384,7 @@ def q_loss(q: Tensor, target: Tensor) -> tuple[Tensor, Logs]:
 def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: float) -> tuple[Tensor, Logs]:
     """Minus Eq. (12): alpha log_prob + (alpha beta_0 / 2) |rho_K|^2 - q, where q is of a_K. (S,)
 
-    beta_0 = 1 / std^2. Departure [Density]: log_prob has tanh's term at a_K (if the action moves, at a_0).
+    beta_0 = 1 / std^2. Departure [Density]: log_prob has tanh's term at a_0 (if u moves, at a_K).
     """
     penalty = torch.zeros_like(log_prob)
     if momentum_std > 0.0:  # Departure [No momentum, Fig. 6]: beta_0 would be infinite, so no penalty.

@@ -90,7 +90,7 @@ class Args:
     leapfrog_hidden: Annotated[int | None, BY_TASK] = None  # hidden units of T_h and of sigma_h (h_n)
     leapfrog_state: bool = True  # T_h and sigma_h see the state too
     momentum_in_target: bool = False  # Eq. (12)'s penalty, less its mean, is in the soft target too
-    coordinates: Literal["pre-tanh", "action"] = "pre-tanh"  # what the leapfrog moves: u, or a = tanh(u)
+    coordinates: Literal["action", "pre-tanh"] = "action"  # what the leapfrog moves: a = tanh(u), or u
     max_leapfrog_steps: int = 10  # most leapfrog steps to act, in search of a safe action (K of Algorithm 3)
 
     # cost
@@ -259,10 +259,10 @@ def leapfrog(x: Tensor, rho: Tensor, force: Callable, step_size: float, steps: i
 class HamiltonianPolicy(GaussianPolicy):
     """The Gaussian draws u_0; more noise, zeta, gives the momentum rho_0 = std zeta. The leapfrog moves both.
 
-    Departure [What the leapfrog moves]: the paper evolves the action itself, which may leave (-1, 1). Here u
-    moves, a_K = tanh(u_K), and log q(a_K, rho_K|s) = log N(u_0) + log N(rho_0) - sum log(1 - a_K^2) is exact.
-    With --coordinates action, as in the paper, a_0 = tanh(u_0) moves. It is clamped to be used, and the
-    density is that of (a_0, rho_0).
+    As in the paper the action itself moves, from a_0 = tanh(u_0). It may leave (-1, 1), on which the paper is
+    silent. Departure [What the leapfrog moves]: it is clamped to be used, and the density is that of
+    (a_0, rho_0). With --coordinates pre-tanh u moves, a_K = tanh(u_K), and the density of (a_K, rho_K) is
+    exact: log N(u_0) + log N(rho_0) - sum log(1 - a_K^2).
     """
 
     draws = 2
@@ -295,7 +295,7 @@ class HamiltonianPolicy(GaussianPolicy):
             q_cost, cost_gradient = cost_and_gradient(action)
             q = q - multiplier.value.view(-1, 1) * q_cost  # Departure [Sign of lambda Q_C]: printed as a plus
             gradient = gradient - multiplier.value.view(-1, 1, 1) * cost_gradient
-            # Departure [Gradient in Eq. (13)]: g moves u without the factor da/du. A gradient of 0 stays 0.
+            # Departure [Gradient in Eq. (13)]: if u moves, g lacks the factor da/du. A gradient of 0 stays 0.
             g = -F.normalize(gradient, dim=-1)
             h = F.elu(hidden(torch.cat([action, g], dim=-1)))
             h_transform, h_gate = h.chunk(2, dim=-1)
@@ -470,7 +470,7 @@ def cost_loss(q_cost: Tensor, next_q_cost: Tensor, cost, ends, gamma: float) -> 
 def policy_loss(q: Tensor, log_prob: Tensor, rho: Tensor, alpha, momentum_std: float) -> tuple[Tensor, Logs]:
     """Minus Eq. (12): alpha log_prob + (alpha beta_0 / 2) |rho_K|^2 - q, where q is of a_K. (S,)
 
-    beta_0 = 1 / std^2. Departure [Density]: log_prob has tanh's term at a_K (if the action moves, at a_0).
+    beta_0 = 1 / std^2. Departure [Density]: log_prob has tanh's term at a_0 (if u moves, at a_K).
     """
     penalty = torch.zeros_like(log_prob)
     if momentum_std > 0.0:  # Departure [No momentum, Fig. 6]: beta_0 would be infinite, so no penalty.

@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parent
@@ -67,10 +68,17 @@ def run(command: list[str], threads: int) -> str:
     return ended.stdout
 
 
+def flags_of(script: str) -> list[str]:
+    """Those of the label of its name in experiments.csv."""
+    with open(ROOT / "experiments.csv", newline="") as file:
+        return next(row["flags"].split() for row in csv.DictReader(file) if row["label"] == script)
+
+
 def speed_of_ours(script: str, task: str, threads: int, steps: int, seeds: int, cuda=False) -> float:
     """Steps per second; each step is one of every seed. Updates begin before the first step that counts."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, f"{script}.py", "--env-id", task, "--torch-threads", str(threads)]
+        command = [sys.executable, f"{script}.py", "--env-id", task, *flags_of(script)]
+        command += ["--torch-threads", str(threads)]
         command += ["--learning-starts", str(1000 - 200 // seeds), "--total-timesteps", str(1000 + steps)]
         command += ["--num-seeds", str(seeds), "--eval-frequency", "1000", "--eval-episodes", "1"]
         run([*command, "--runs-dir", folder, "--cuda" if cuda else "--no-cuda"], threads)
@@ -88,7 +96,8 @@ def speed_of_sb3(python: str, task: str, threads: int, steps: int) -> float:
 def system(script: str, task: str, capacity: int):
     """An update of a fresh agent of a script, with a replay buffer full of zeros, as a function."""
     module = importlib.import_module(script)
-    args, env = module.make_task(module.resolve(module.Args(env_id=task)))
+    args = tyro.cli(module.Args, args=["--env-id", task, *flags_of(script)])
+    args, env = module.make_task(module.resolve(args))
     torch.set_num_threads(1)
     shape, device = (env.obs_dim, env.action_dim), torch.device("cpu")
     generators, noise_generators = module.make_generators(range(1), device)
@@ -131,8 +140,8 @@ def gibibytes_of_sb3(python: str, task: str) -> float:
 def seconds_to_the_first_update(script: str, task: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        command = [sys.executable, f"{script}.py", "--env-id", task, "--learning-starts", "0"]
-        command += ["--total-timesteps", "1", "--eval-episodes", "1", "--no-cuda"]
+        command = [sys.executable, f"{script}.py", "--env-id", task, *flags_of(script)]
+        command += ["--learning-starts", "0", "--total-timesteps", "1", "--eval-episodes", "1", "--no-cuda"]
         run([*command, "--runs-dir", folder], 1)
         return time.perf_counter() - start
 
