@@ -330,7 +330,8 @@ def test_conventional_leapfrog_conserves_energy_to_second_order(coordinates):
 def test_conventional_leapfrog_samples_the_posterior():
     """Momentum drawn afresh again and again: actions become distributed as exp(Q / alpha), flat prior on (-1,
     1)."""
-    agent, _ = hamiltonian(HPO, "conventional", action_dim=1, alpha=0.4, leapfrog_steps=8, step_size=0.15)
+    changes = dict(coordinates="pre-tanh", alpha=0.4, leapfrog_steps=8, step_size=0.15)
+    agent, _ = hamiltonian(HPO, "conventional", action_dim=1, **changes)
     use_smooth_q(agent)
     obs, u = torch.zeros(1, 20_000, 3).double(), torch.full((1, 20_000, 1), -1.0).double()
     for turn in range(25):
@@ -345,7 +346,7 @@ def test_conventional_leapfrog_samples_the_posterior():
 
 
 def test_zero_gradient_gives_no_nan(hpo):
-    agent, _ = hamiltonian(hpo.__name__, seeds=2)
+    agent, _ = hamiltonian(hpo.__name__, seeds=2, coordinates="pre-tanh")
     obs, x, _ = start(4, seeds=2)
     with torch.no_grad():
         agent.q_target.layer3.weight.zero_()

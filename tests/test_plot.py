@@ -645,7 +645,7 @@ def test_what_policy_shows(trained, capsys):
         xi, zeta = torch.randn(2, 1, 500, 2, generator=torch.Generator().manual_seed(3))
         u = agent.policy(many, xi)[0]
         drifted = agent.policy.evolve(many, u, args.momentum_std_explore * zeta, "drift")[0]
-        actions = {"base": u.tanh(), "drifted": drifted.tanh()}
+        actions = {"base": u.tanh(), "drifted": agent.policy.to_action(drifted)}
         actions["evolved"] = agent.policy.act(many, torch.stack([xi, zeta]))
         for name, action in actions.items():
             np.testing.assert_allclose(shown_actions[name], action[0], rtol=1e-6)

@@ -517,7 +517,7 @@ def test_algorithm_3_written_out(coordinates):
 
 
 def test_algorithm_3_starts_at_the_mean_without_momentum_if_deterministic():
-    policy, args = safe_policy(CostOfFirstAction(), cost_limit=1e6)
+    policy, args = safe_policy(CostOfFirstAction(), cost_limit=1e6, coordinates="pre-tanh")
     obs = random(2, 20, 3)
     force, _ = policy.force_at(obs)(mean(policy, obs))
     one_step = mean(policy, obs) - 0.5 * args.step_size**2 * force
@@ -532,7 +532,7 @@ def test_noise_of_acting_and_of_updates():
 
 
 def test_the_force_is_the_gradient_of_q_minus_lambda_q_c():
-    agent, _ = make_agent(sac_hpo_safe, env_id="Ant-v4", seeds=2)
+    agent, _ = make_agent(sac_hpo_safe, env_id="Ant-v4", seeds=2, coordinates="pre-tanh")
     lambdas = torch.tensor([0.7, 2.0], dtype=torch.float64)
     agent.multiplier.value.copy_(lambdas)
     obs, u = random(2, 20, 3, seed=4), random(2, 20, 2, seed=5)
@@ -545,7 +545,8 @@ def test_the_force_is_the_gradient_of_q_minus_lambda_q_c():
 
 
 def test_both_critics_of_the_force_are_rounded():
-    agent, _ = make_agent(sac_hpo_safe, env_id="Ant-v4", seeds=2, dtype=torch.float32)
+    changes = dict(coordinates="pre-tanh", dtype=torch.float32)
+    agent, _ = make_agent(sac_hpo_safe, env_id="Ant-v4", seeds=2, **changes)
     agent.multiplier.value.copy_(torch.tensor([0.7, 2.0]))
     obs, u = random(2, 20, 3, seed=4).float(), random(2, 20, 2, seed=5).float()
     for rounded in (False, True):
