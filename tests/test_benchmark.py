@@ -200,6 +200,7 @@ def test_batches(bench, tmp_path):
     ended = bench(*words, "100")
     assert ended.returncode == 0 and ended.stdout.count("finished before") == 5
     flags = "--momentum-std-train 0 --momentum-std-explore 0 --total-timesteps 100"  # or it would be refused
+    flags = f"--coordinates pre-tanh {flags}"
     assert f"seeds_5-6/a__run {flags}" in bench.calls()[-1] and len(bench.calls()) == 7
     collect = [str(copy / "benchmark.sh"), "collect", "--runs", str(bench.runs)]
     subprocess.run(collect, check=True)
@@ -231,7 +232,7 @@ def test_a_seed_stays_in_the_run_that_has_it(bench):
         assert ended.stdout.count("finished before") == 6 and not ended.stderr
     bench(*words, "6-6", "--total-timesteps", "300")
     (call,) = bench.calls()[before:]
-    assert "seeds_5-6/a__run --bfloat16-force False --total-timesteps 300" in call
+    assert "seeds_5-6/a__run --coordinates pre-tanh --bfloat16-force False --total-timesteps 300" in call
 
 
 @pytest.mark.parametrize(
