@@ -727,7 +727,7 @@ class Gap:
     is the best of all Gaussians, which training need not find."""
 
     rows: tuple[str, ...] = ("HalfCheetah", "Hopper", "Walker2d")  # rows of Table I
-    coordinates: Literal["pre-tanh", "action"] = "pre-tanh"  # see sac_hpo_continuous.py
+    coordinates: Literal["pre-tanh", "action"] = "pre-tanh"  # what the leapfrog moves
     seed: int = 1  # first seed
     num_seeds: int = 5  # seeds of each
     updates: int = 1_500  # updates of each policy

@@ -228,7 +228,7 @@ FACTS = {
         *(150_000, mean(CHEETAH, HPO, 150_000), mean(CHEETAH, ACTION, 150_000)),
         mean(CHEETAH, SAC, 150_000),
     ],
-    "runs on its back (p = 1.00 and 0.40)": lambda: [
+    "Three seeds do not settle it (p = 1.00 and 0.40)": lambda: [
         better(CHEETAH, label, SAC, 150_000)[1] for label in (HPO, ACTION)
     ],
     "150,000 steps, n = 3: higher means, p = 1.00 and 0.40": lambda: [
