@@ -55,7 +55,7 @@ LOGGED = {  # by training.csv: what tells whether the leapfrog does anything
     "values/transform_norm": "‖T_h‖",
 }
 # Okabe and Ito's colours, which colour-blind readers tell apart, with line styles for print without colours.
-COLORS = "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00"
+COLORS = "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9"
 LINES = ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (9, 3)), (0, (2, 2))
 LOOKS = [(color, LINES[(i + shift) % 5]) for shift in range(5) for i, color in enumerate(COLORS)]
 FIXED = {"sac_baseline": ("#0072B2", "--"), "sac_hpo_continuous": ("#D55E00", "-")}  # in every picture
@@ -236,14 +236,16 @@ def literally(text: str) -> str:
     return re.sub("^_", "\N{ZERO WIDTH SPACE}_", text.replace("$", r"\$"))
 
 
-def draw_published(axis: Axes, task: str, last: float) -> None:
-    """Published means of SAC on the task, plus and minus a standard deviation over seeds, up to a step."""
+def draw_published(axis: Axes, task: str, last: float) -> set[str]:
+    """Published means of SAC on the task, plus and minus a standard deviation over seeds, up to a step.
+    Returns which NOTES it needs."""
     rows = PUBLISHED[(PUBLISHED["task"] == task) & (PUBLISHED["global_step"] <= last)]
     for source, row in rows.groupby("source"):
         x, mean, std = row["global_step"] / 1000, row["return_mean"], row["return_std_over_seeds"]
         name = f"published SAC: {source.split()[0]} (n = {row['seeds'].iloc[0]})"
         axis.fill_between(x, mean - std, mean + std, color="#999999", alpha=0.3, linewidth=0, label=name)
         axis.plot(x, mean, color="#bbbbbb", linewidth=2.5, zorder=1)
+    return set() if rows.empty else {"band"}
 
 
 NOTES = {  # what a picture shows besides curves -> how its legend says so
@@ -316,7 +318,8 @@ def draw_curves(groups: Groups, window: int, columns: tuple[str, ...] = ()) -> F
                 if row == 0:
                     lowest.set_title(literally(task), fontsize=10)
                     if columns[0] == "return_mean" and "j_c_mean" not in columns:  # limited, none compares
-                        draw_published(lowest, task, max(runs[0].table.index[-1] for runs in having.values()))
+                        last = max(runs[0].table.index[-1] for runs in having.values())
+                        notes |= draw_published(lowest, task, last)
                 entries |= dict(zip(*lowest.get_legend_handles_labels()[::-1], strict=True))
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.55 / high)}
         lowest.legend(entries.values(), entries, fontsize=8, frameon=False, handlelength=3.5, **below)
@@ -450,7 +453,9 @@ def algorithm_of(task: str, label: str, link: bool) -> str:
 
 
 def table_of(groups: Groups, link: bool = False) -> str:
-    """A Markdown table of the last evaluations of aligned runs: final scores, not best ones."""
+    """A Markdown table of the last evaluations of aligned runs: final scores, not best ones.
+
+    Who learns faster has the higher mean of all evaluations."""
     scores = {key: per_seed(runs, "return_mean").iloc[-1].to_numpy() for key, runs in groups.items()}
     ends, rows = last_steps(groups), []
     for (task, label), runs in groups.items():
@@ -470,6 +475,7 @@ def table_of(groups: Groups, link: bool = False) -> str:
         else:
             range_ = f"{number(score.min())} to {number(score.max())}" if n > 1 else None
         row["inter-quartile mean [95 % interval], or range of seeds"] = range_
+        row["mean of all evaluations"] = number(per_seed(runs, "return_mean").to_numpy().mean())
         limit = runs[0].args.get("cost_limit")
         row["J_C (limit)"] = None if limit is None else f"{last['j_c_mean']:.1f} ({limit:g})"
         row["λ"] = None if limit is None else f"{last['lambda']:.2f}"
@@ -566,65 +572,77 @@ def read_agent(path: Path) -> tuple:
     return state["made"], state["args"]
 
 
-def state_of(path: Path, steps: int) -> np.ndarray:
-    """Where an agent's deterministic policy is after `steps` steps of an episode, or before the end of it."""
+def episode_of(path: Path, steps: int) -> np.ndarray:
+    """Observations (M, O) of an episode of an agent's deterministic policy, M at most `steps` + 1."""
     import sac_hpo_continuous as script
 
     agent, args = read_agent(path)
     env = script.make_env(args)
-    obs, over = env.reset(seed=args.seed)[0], False
-    for _ in range(steps):
-        after, _, *over, _ = env.step(script.decide(agent, obs[None])[0])
+    obs, over = [env.reset(seed=args.seed)[0]], [False]
+    while len(obs) <= steps:
+        after, _, *over, _ = env.step(script.decide(agent, obs[-1][None])[0])
         if any(over):
             break
-        obs = after
+        obs.append(after)
     env.close()
-    return obs
+    return np.stack(obs)
 
 
-def sample_policy(path: Path, obs: np.ndarray, samples: int, dims: tuple[int, int]) -> tuple:
-    """At one state: actions of the base policy, evolved and `drifted`, and Q of each; then Q on a grid.
+def sample_policy(path: Path, obs: np.ndarray, samples: int) -> tuple[dict, dict]:
+    """In each of M states (M, O): actions (M, samples, A) of the base policy, evolved and `drifted`, and Q of
+    each (M, samples).
 
     Evolved actions start from the very u_0 of the base policy's; drifted ones are those again with the same
-    momentum but no force. On the grid over `dims` the action's other dimensions are held at tanh(mean)."""
+    momentum but no force."""
     import torch
 
     agent, args = read_agent(path)
-    if len(set(dims)) < 2 or not set(dims) <= set(range(agent.action_dim)):
-        stop(f"--dims must be two dimensions of the action, which has {agent.action_dim}, not {dims}")
     generator, actions, q_of = torch.Generator().manual_seed(args.seed), {}, {}
     with torch.no_grad():
-        many = torch.from_numpy(obs).expand(1, samples, -1)
-        xi, zeta = torch.randn(2, 1, samples, agent.action_dim, generator=generator)
+        many = torch.from_numpy(obs).repeat_interleave(samples, dim=0).unsqueeze(0)
+        xi, zeta = torch.randn(2, 1, many.shape[1], agent.action_dim, generator=generator)
         u, rho = agent.policy(many, xi)[0], args.momentum_std_explore * zeta
         for name, operator in ("base", "gaussian"), ("drifted", "drift"), ("evolved", args.explore):
             action = agent.policy.to_action(agent.policy.evolve(many, u, rho, operator)[0])
-            actions[name], q_of[name] = action[0].numpy(), agent.q_target(many, action).amin(1)[0].numpy()
-        x, y = torch.meshgrid(*2 * [torch.linspace(-0.999, 0.999, 61)], indexing="xy")
-        grid = torch.tanh(agent.policy(many[:, :1], 0 * xi[:, :1])[0]).repeat(1, x.numel(), 1)
+            actions[name] = action.view(len(obs), samples, -1).numpy()
+            q_of[name] = agent.q_target(many, action).amin(1).view(len(obs), samples).numpy()
+    return actions, q_of
+
+
+def q_over(path: Path, obs: np.ndarray, dims: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x, y and Q on a grid over two dimensions of the action; the others are held at tanh(mean)."""
+    import torch
+
+    agent, _ = read_agent(path)
+    if len(set(dims)) < 2 or not set(dims) <= set(range(agent.action_dim)):
+        stop(f"--dims must be two dimensions of the action, which has {agent.action_dim}, not {dims}")
+    x, y = torch.meshgrid(*2 * [torch.linspace(-0.999, 0.999, 61)], indexing="xy")
+    with torch.no_grad():
+        one = torch.from_numpy(obs).expand(1, 1, -1)
+        grid = torch.tanh(agent.policy(one, torch.zeros(1, 1, agent.action_dim))[0]).repeat(1, x.numel(), 1)
         grid[..., dims[0]], grid[..., dims[1]] = x.flatten(), y.flatten()
-        q = agent.q_target(many[:, :1].expand(-1, x.numel(), -1), grid).amin(1).view_as(x)
-    return actions, q_of, (x.numpy(), y.numpy(), q.numpy())
+        q = agent.q_target(one.expand(-1, x.numel(), -1), grid).amin(1).view_as(x)
+    return x.numpy(), y.numpy(), q.numpy()
 
 
 @dataclass
 class Policy:
-    """Fig. 7: actions of base policy (dots) and Hamiltonian policy (circles) in one state, over Q.
+    """Fig. 7: what the leapfrog, exploring, does to the actions of the base policy.
 
-    Prints how much higher Q is after the leapfrog than at the same actions before, and what the same momentum
-    without any force does: means and, in parentheses, standard errors over the actions."""
+    Draws actions of the first seed of each run in one state, over Q: base policy (dots), evolved (circles).
+    Prints for each seed, as means over many states, how much higher Q is after the leapfrog than at the same
+    actions before, what the same momentum without any force does, and how far actions are spread."""
 
-    run: Annotated[Path, tyro.conf.Positional]  # folder of a run of SAC-HPO (first seed), or seed_<n> in it
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]  # folders of runs of SAC-HPO, or seed_<n> in them
     at: tuple[int, ...] = ()  # steps of agent_<step>.pt files; else the first, a middle one and the last
-    dims: tuple[int, int] = (0, 1)  # dimensions of the action to show
-    state_after: int = 50  # steps of an episode of the last agent shown after which the state is taken
-    samples: int = 1_000  # actions of each policy
-    out: Path = Path("policy.png")  # file to write; its ending chooses the format (png, pdf, svg)
+    dims: tuple[int, int] = (0, 1)  # dimensions of the action to draw
+    state_after: int = 50  # steps of an episode of the last agent drawn after which the state drawn is taken
+    states: int = 20  # states for what is printed, evenly spaced in an episode of each agent
+    samples: int = 200  # actions in each state
+    out: Path = Path("policy.png")  # file to write, and a .csv beside it; its ending chooses the format
 
-    def __call__(self) -> None:
-        if self.samples < 2:
-            stop(f"--samples must be 2 or more, not {self.samples}")
-        folder = next(iter(numbered(self.run, r"seed_(\d+)").values()), self.run)
+    def files_of(self, folder: Path) -> dict[int, Path]:
+        """Step -> agent, of the steps to show."""
         files = numbered(folder, r"agent_(\d+)\.pt")
         if not files:
             stop(f"{folder} has no agent_<step>.pt; a run writes one at each checkpoint and at its end")
@@ -632,26 +650,74 @@ class Policy:
         at = self.at or sorted({there[0], there[len(there) // 2], there[-1]})
         if missing := set(at) - set(there):
             stop(f"--at {min(missing)}: {folder} has agents of steps {', '.join(map(str, there))}")
-        obs = state_of(files[max(at)], self.state_after)
-        figure = Figure(figsize=(3.2 * len(at), 4.4), layout="constrained")
-        pale = LinearSegmentedColormap.from_list("pale", ["#a0a0a0", "#ffffff"])
-        dots = {"color": "#0072B2", "s": 7, "linewidths": 0}
+        return {step: files[step] for step in at}
+
+    def measure(self, path: Path) -> dict:
+        """One row of the table: Q, its changes, and standard deviations of actions, all means over states."""
+        _, args = read_agent(path)
+        seen = episode_of(path, 1_000)
+        obs = seen[np.linspace(0, len(seen) - 1, self.states).astype(int)]
+        actions, q_of = sample_policy(path, obs, self.samples)
+        row = {"env_id": args.env_id, "coordinates": args.coordinates, "seed": args.seed}
+        row["step"] = int(re.search(r"\d+", path.name)[0])
+        row |= {"states": len(obs), "actions": self.samples, "q": q_of["base"].mean()}
+        row["leapfrog"] = (q_of["evolved"] - q_of["base"]).mean()
+        row["momentum_alone"] = (q_of["drifted"] - q_of["base"]).mean()
+        row["share_higher"] = (q_of["evolved"] > q_of["base"]).mean()
+        spread = {name: action.std(axis=1, ddof=1).mean() for name, action in actions.items()}
+        row |= {"spread_base": spread["base"], "spread_leapfrog": spread["evolved"]}
+        return row | {"spread_momentum_alone": spread["drifted"]}
+
+    def draw(self, axis: Axes, path: Path, obs: np.ndarray) -> None:
+        """The actions of one agent in one state (1, O), over Q."""
+        _, args = read_agent(path)
+        actions, q_of = sample_policy(path, obs, self.samples)
+        dots = {"color": "#0072B2", "s": 7, "linewidths": 0, "label": "base policy"}
         circles = {"facecolors": "none", "edgecolors": "#D55E00", "s": 22, "linewidths": 0.6}
-        for step, axis in zip(at, figure.subplots(1, len(at), squeeze=False)[0], strict=True):
-            actions, q_of, contour = sample_policy(files[step], obs, self.samples, self.dims)
-            changes = q_of["evolved"] - q_of["base"], q_of["drifted"] - q_of["base"]
-            whole, noise = (f"{c.mean():+.2f} ({c.std(ddof=1) / self.samples**0.5:.2f})" for c in changes)
-            print(f"step {step}: Q {q_of['base'].mean():.2f}, leapfrog {whole}, momentum alone {noise}")
-            filled = axis.contourf(*contour, levels=20, cmap=pale)
-            figure.colorbar(filled, ax=axis, label="Q", location="top", ticks=MaxNLocator(4))
-            for key, name, look in ("base", "base policy", dots), ("evolved", "evolved", circles):
-                name = f"{name}: mean Q {q_of[key].mean():.2f}"
-                axis.scatter(*actions[key][:200, self.dims].T, label=name, **look)  # more hide one another
-            axis.set(xlabel=f"action {self.dims[0]}", ylabel=f"action {self.dims[1]}", title=f"step {step:,}")
-            axis.set(xlim=(-1, 1), ylim=(-1, 1))
-            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
-            axis.legend(fontsize=8, frameon=False, markerscale=1.5, **below)
+        pale = LinearSegmentedColormap.from_list("pale", ["#a0a0a0", "#ffffff"])
+        filled = axis.contourf(*q_over(path, obs, self.dims), levels=20, cmap=pale)
+        axis.figure.colorbar(filled, ax=axis, ticks=MaxNLocator(4)).ax.tick_params(labelsize=7)
+        for name, look in ("base", dots), ("evolved", circles | {"label": "after the leapfrog"}):
+            axis.scatter(*actions[name][0][:200, self.dims].T, **look)  # more hide one another
+        step = int(re.search(r"\d+", path.name)[0])
+        change = (q_of["evolved"] - q_of["base"]).mean()
+        title = f"{args.env_id}, {args.coordinates}\nstep {step:,}: Q {change:+.2f} by the leapfrog"
+        axis.set_title(title, fontsize=9)
+        axis.set(xlim=(-1, 1), ylim=(-1, 1))
+        axis.set_xlabel(f"action {self.dims[0]}", fontsize=8)
+        axis.set_ylabel(f"action {self.dims[1]}", fontsize=8)
+        axis.tick_params(labelsize=7)
+
+    def __call__(self) -> None:
+        if self.samples < 2:
+            stop(f"--samples must be 2 or more, not {self.samples}")
+        if self.states < 1:
+            stop(f"--states must be 1 or more, not {self.states}")
+        folders = [list(numbered(run, r"seed_(\d+)").values()) or [run] for run in self.runs]
+        files = [[self.files_of(folder) for folder in seeds] for seeds in folders]
+        make_folder_of(self.out)
+        columns = max(len(seeds[0]) for seeds in files)
+        figure = Figure(figsize=(3.2 * columns, 2.9 * len(files) + 0.3), layout="constrained")
+        axes = figure.subplots(len(files), columns, squeeze=False)
+        for seeds, row in zip(files, axes, strict=True):
+            obs = episode_of(seeds[0][max(seeds[0])], self.state_after)[-1:]
+            for axis, path in zip(row, seeds[0].values(), strict=False):
+                self.draw(axis, path, obs)
+            for axis in row[len(seeds[0]) :]:
+                axis.set_axis_off()
+        shown = axes[0, 0].get_legend_handles_labels()
+        figure.legend(*shown, loc="outside lower center", fontsize=9, frameon=False, ncols=2)
+        found = []
+        for path in (path for seeds in files for seed in seeds for path in seed.values()):
+            found.append(self.measure(path))
+            text = "{env_id}, {coordinates}, seed {seed}, step {step}: Q {q:.2f}, leapfrog {leapfrog:+.2f}"
+            text += (
+                " ({share_higher:.0%} of the actions higher), momentum alone {momentum_alone:+.2f}, spread"
+            )
+            text += " {spread_base:.2f}, {spread_leapfrog:.2f}, {spread_momentum_alone:.2f}"
+            print(text.format(**found[-1]), flush=True)
         save(figure, self.out)
+        pd.DataFrame(found).to_csv(self.out.with_suffix(".csv"), index=False, float_format="%.4f")
 
 
 EDGES = np.linspace(-1.0, 1.0, 201)  # of the bins in which actions are counted
@@ -809,6 +875,23 @@ def csv_table(table: pd.DataFrame) -> str:
     return markdown(table.drop(columns=same).replace("", None).to_dict("records")) + f"\n\n{below}"
 
 
+def policy_table(measured: pd.DataFrame) -> str:
+    """The .csv of `plot.py policy` in Markdown: means over seeds, of changes also the lowest and highest."""
+    rows = []
+    for (task, coordinates, step), seeds in measured.groupby(["env_id", "coordinates", "step"], sort=False):
+        row = {"task": task, "coordinates": coordinates, "step": f"{step:,}", "n": str(len(seeds))}
+        row["Q"] = f"{seeds['q'].mean():.0f}"
+        for column, name in ("leapfrog", "leapfrog"), ("momentum_alone", "momentum alone"):
+            change = seeds[column]
+            range_ = f" ({change.min():+.2f} to {change.max():+.2f})" if len(seeds) > 1 else ""
+            row[f"change of Q: {name}"] = f"{change.mean():+.2f}{range_}"
+        row["actions with higher Q"] = f"{seeds['share_higher'].mean():.0%}"
+        for column, name in ("base", "base policy"), ("leapfrog", "leapfrog"), ("momentum_alone", "momentum"):
+            row[f"spread: {name}"] = f"{seeds[f'spread_{column}'].mean():.2f}"
+        rows.append(row)
+    return markdown(rows)
+
+
 def generate(root: Path) -> tuple[dict[str, str], dict[str, Figure]]:
     """The generated parts by name, with {root} for where a file has `root`, and the pictures by file name."""
     groups, parts, figures = read_runs(root), {}, {}
@@ -839,6 +922,9 @@ def generate(root: Path) -> tuple[dict[str, str], dict[str, Figure]]:
     if "gap" in parts:
         parts["picture-gap"] = "![densities of actions over exp(Q / α) / Z]({root}/gap.png)"
         parts["gap"] = parts["picture-gap"] + "\n\n" + parts["gap"]
+    if (path := root / "policy.csv").exists():
+        picture = "![actions of the base policy, and after the leapfrog, over Q]({root}/policy.png)"
+        parts["policy"] = picture + "\n\n" + policy_table(pd.read_csv(path))
     return parts, figures
 
 
@@ -856,8 +942,8 @@ class Docs:
     """Rewrites the generated tables and pictures of README.md and docs/*.md from the committed results.
 
     A part stands between <!-- generated: name --> and <!-- end -->. Names are speed, speed-details,
-    speed-cuda and, for picture and table, gap, training and the figures in experiments.csv; each that exists
-    must have a place in one of the files. A picture alone is picture-<name>, and may have one."""
+    speed-cuda and, for picture and table, gap, policy, training and the figures in experiments.csv; each that
+    exists must have a place in one of the files. A picture alone is picture-<name>, and may have one."""
 
     root: Path = Path("results")  # folder of the results
     files: tuple[Path, ...] = ()  # files with places for parts; else README.md and docs/*.md

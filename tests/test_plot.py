@@ -540,18 +540,18 @@ def test_table_has_final_scores_and_not_the_best(tmp_path):
         write_run(tmp_path / f"b{seed}", [0.0, last + 150.0], algorithm="sac_nf", seed=seed)
     head, _, sac, flow = rows_of(plot.read_runs(tmp_path))
     assert head[-1] == "P(better than SAC), p" and len(head) == len(sac) == len(flow)
-    assert sac == ["Hopper-v4", "SAC", "20,000", "3", "300 ± 265", "100 to 600", "–"]
-    assert flow == ["Hopper-v4", "SAC-NF", "20,000", "3", "450 ± 265", "250 to 750", "0.78, 0.40"]
+    assert sac == ["Hopper-v4", "SAC", "20,000", "3", "300 ± 265", "100 to 600", "2,650", "–"]
+    assert flow == ["Hopper-v4", "SAC-NF", "20,000", "3", "450 ± 265", "250 to 750", "225", "0.78, 0.40"]
     write_run(tmp_path / "c", [0.0, 1e4], algorithm="drift")
-    assert rows_of(plot.read_runs(tmp_path))[-1][3:] == ["1", "10,000 (one seed)", "–", "–"]
+    assert rows_of(plot.read_runs(tmp_path))[-1][3:] == ["1", "10,000 (one seed)", "–", "5,000", "–"]
 
 
 def test_an_interval_from_five_seeds_on(tmp_path):
     for seed in range(1, 6):
         write_run(tmp_path / f"a{seed}", [0.0, float(seed)], seed=seed)
-    assert rows_of(plot.read_runs(tmp_path))[-1][-1] == "3.0 [1.3, 4.7]"
+    assert rows_of(plot.read_runs(tmp_path))[-1][-2:] == ["3.0 [1.3, 4.7]", "1.5"]
     shutil.rmtree(tmp_path / "a5")
-    assert rows_of(plot.read_runs(tmp_path))[-1][-1] == "1.0 to 4.0"
+    assert rows_of(plot.read_runs(tmp_path))[-1][-2] == "1.0 to 4.0"
 
 
 def test_table_of_safe_runs_and_of_one_seed(tmp_path):
@@ -562,6 +562,7 @@ def test_table_of_safe_runs_and_of_one_seed(tmp_path):
         "20,000",
         "1",
         "2.0 (one seed)",
+        "1.5",
         "9.5 (10)",
         "0.25",
         "1,234",
@@ -615,44 +616,85 @@ def test_policy(trained, tmp_path, capsys):
     for seed in 10, 20:  # by their names, they would come before the first
         shutil.copytree(first, run / f"seed_{seed}")
         (run / f"seed_{seed}" / "agent_80.pt").unlink()
-    for folder in run, first, run / "seed_10":
-        plot.main(["policy", str(folder), "--dims", "1", "0", "--samples", "50", "--out", str(out)])
-        assert imread(out).shape[1] > (900 if folder != run / "seed_10" else 400)
-        printed[folder] = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
-    assert printed[run] == printed[first] == ["step 40", "step 80", str(out)]
-    assert printed[run / "seed_10"] == ["step 40", str(out)]
+    few = ["--dims", "1", "0", "--samples", "50", "--states", "3", "--out", str(out)]
+    for folders in [run], [first], [run / "seed_10"], [run / "seed_10", first]:
+        plot.main(["policy", *map(str, folders), *few])
+        height, width, _ = imread(out).shape
+        assert (width > 900) == (folders != [run / "seed_10"]) and (height > 700) == (len(folders) == 2)
+        *lines, last = capsys.readouterr().out.splitlines()
+        printed[*folders] = [re.search(r"step (\d+): Q", line)[1] for line in lines]
+        assert last == str(out)
+        table = pd.read_csv(tmp_path / "policy.csv")
+        assert table["step"].astype(str).tolist() == printed[*folders]
+        assert set(table["env_id"]) == {"Swimmer-v5"} and set(table["coordinates"]) == {"action"}
+    assert printed[run,] == ["40", "80", "40", "40"]
+    assert printed[first,] == ["40", "80"] and printed[run / "seed_10",] == ["40"]
+    assert printed[run / "seed_10", first] == ["40", "40", "80"]
 
 
 def test_what_policy_shows(trained, capsys):
     path = trained / "seed_3" / "agent_80.pt"
     for dims in (0, 0), (0, 2), (-1, 0):
         with pytest.raises(SystemExit):
-            plot.sample_policy(path, np.zeros(8, np.float32), 50, dims)
+            plot.q_over(path, np.zeros((1, 8), np.float32), dims)
         assert "--dims must be two dimensions of the action, which has 2" in capsys.readouterr().err
     agent, args = plot.read_agent(path)
     assert args.seed == 3
-    obs = plot.state_of(path, 10)
+    seen = plot.episode_of(path, 10)
     env = sac_hpo_continuous.make_env(args)
     expected, _ = env.reset(seed=3)
-    for _ in range(10):
+    for obs in seen:
+        np.testing.assert_allclose(obs, expected)
         expected, *_ = env.step(sac_hpo_continuous.decide(agent, expected[None])[0])
     env.close()
-    np.testing.assert_allclose(obs, expected)
+    assert len(seen) == 11
 
-    shown_actions, q_of, (x, y, q) = plot.sample_policy(path, obs, 500, (1, 0))
+    obs = seen[[0, 10]]
+    shown_actions, q_of = plot.sample_policy(path, obs, 500)
     with torch.no_grad():  # each evolved action comes from its own base action
-        many = torch.from_numpy(obs).expand(1, 500, -1)
-        xi, zeta = torch.randn(2, 1, 500, 2, generator=torch.Generator().manual_seed(3))
+        many = torch.from_numpy(obs).repeat_interleave(500, 0)[None]
+        xi, zeta = torch.randn(2, 1, 1000, 2, generator=torch.Generator().manual_seed(3))
         u = agent.policy(many, xi)[0]
         drifted = agent.policy.evolve(many, u, args.momentum_std_explore * zeta, "drift")[0]
         actions = {"base": u.tanh(), "drifted": agent.policy.to_action(drifted)}
         actions["evolved"] = agent.policy.act(many, torch.stack([xi, zeta]))
         for name, action in actions.items():
-            np.testing.assert_allclose(shown_actions[name], action[0], rtol=1e-6)
-            np.testing.assert_allclose(q_of[name], agent.q_target(many, action).amin(1)[0], rtol=1e-5)
+            np.testing.assert_allclose(shown_actions[name].reshape(1000, 2), action[0], rtol=1e-6)
+            q = agent.q_target(many, action).amin(1)[0]
+            np.testing.assert_allclose(q_of[name].ravel(), q, rtol=1e-5)
+        x, y, q = plot.q_over(path, obs[-1:], (1, 0))
         corner = torch.tensor([[[y[5, 7], x[5, 7]]]])  # dimension 1 is to the right
-        np.testing.assert_allclose(q[5, 7], agent.q_target(many[:, :1], corner).amin(), rtol=1e-5)
+        np.testing.assert_allclose(q[5, 7], agent.q_target(many[:, -1:], corner).amin(), rtol=1e-5)
     assert len({q_of[name].mean() for name in actions}) == 3 and q.std() > 0.0
+
+
+def test_what_policy_measures(trained):
+    """Means over states that are evenly spaced in an episode; the spread is one of actions in a state."""
+    path = trained / "seed_3" / "agent_80.pt"
+    row = plot.Policy(runs=(path.parent,), states=3, samples=100).measure(path)
+    seen = plot.episode_of(path, 1_000)
+    actions, q_of = plot.sample_policy(path, seen[[0, 499, 999]], 100)
+    assert len(seen) == 1_000 and row["states"] == 3 and row["actions"] == 100 and row["step"] == 80
+    assert row["q"] == pytest.approx(np.mean(q_of["base"]))
+    assert row["leapfrog"] == pytest.approx(np.mean(q_of["evolved"]) - np.mean(q_of["base"]), rel=1e-3)
+    assert row["momentum_alone"] == pytest.approx(np.mean(q_of["drifted"]) - np.mean(q_of["base"]), rel=1e-3)
+    assert row["share_higher"] == np.count_nonzero(q_of["evolved"] > q_of["base"]) / 300
+    for ours, name in ("base", "base"), ("leapfrog", "evolved"), ("momentum_alone", "drifted"):
+        variances = [np.var(actions[name][i, :, j], ddof=1) for i in range(3) for j in range(2)]
+        assert row[f"spread_{ours}"] == pytest.approx(np.mean(np.sqrt(variances)), rel=1e-5)
+
+
+def test_the_table_of_policy():
+    rows = [
+        ["T", "action", seed, 50, 9.6, change, -0.1, 0.8, 0.3, 0.2, 0.4]
+        for seed, change in ((1, 0.5), (2, 0.2))
+    ]
+    names = ["env_id", "coordinates", "seed", "step", "q", "leapfrog", "momentum_alone", "share_higher"]
+    names += ["spread_base", "spread_leapfrog", "spread_momentum_alone"]
+    table = plot.policy_table(pd.DataFrame(rows, columns=names))
+    cells = [cell.strip() for cell in table.splitlines()[-1].strip("| ").split("|")]
+    assert cells[:6] == ["T", "action", "50", "2", "10", "+0.35 (+0.20 to +0.50)"]
+    assert cells[6:] == ["-0.10 (-0.10 to -0.10)", "80%", "0.30", "0.20", "0.40"]
 
 
 @pytest.mark.parametrize("kind", ["old", "other", "later", "one dimension"])
@@ -826,7 +868,7 @@ def test_results_hold_runs_and_pictures_only():
     """Of each seed its eval.csv as the script wrote it, what training logged, and the run's config.json, in a
     folder named by task, label and seed."""
     default = asdict(sac_hpo_continuous.Args())
-    tables = ["speed.csv", "speed_cuda.csv", "gap.csv", "published/sac.csv"]
+    tables = ["speed.csv", "speed_cuda.csv", "gap.csv", "policy.csv", "published/sac.csv"]
     for path in (ROOT / "results").rglob("*"):
         name = path.relative_to(ROOT / "results")
         if path.is_dir() or path.suffix == ".png" or str(name) in tables:
@@ -857,6 +899,7 @@ def test_results_hold_runs_and_pictures_only():
         (["docs", "--root", "ONE", "--files", "ONE/a/eval.csv"], "for continuous"),
         (["policy", "ONE"], "no agent_<step>.pt"),
         (["policy", "ONE", "--samples", "1"], "--samples must be 2 or more"),
+        (["policy", "ONE", "--states", "0"], "--states must be 1 or more"),
         (["policy", "ONE", "--out", "a.xyz"], "--out must end in"),
         (["policy", "AGENT"], "agent_10.pt is damaged or does not fit"),
         (["policy", "AGENT", "--at", "20"], "--at 20: AGENT has agents of steps 10"),
