@@ -911,7 +911,7 @@ def generate(root: Path) -> tuple[dict[str, str], dict[str, Figure]]:
         parts["training"] = "![what training logged]({root}/training.png)\n\n" + logged_table(
             logged, link=True
         )
-    for name in "gap", "speed", "speed-cuda":
+    for name in "gap", "gap-action", "speed", "speed-cuda":
         if (path := root / f"{name.replace('-', '_')}.csv").exists():
             table = pd.read_csv(path, dtype=str, keep_default_na=False)
             if name == "speed":
@@ -919,9 +919,9 @@ def generate(root: Path) -> tuple[dict[str, str], dict[str, Figure]]:
                 parts["speed-details"] = csv_table(measured[["task", "system", *DETAILS]])
                 table = table.drop(columns=DETAILS)
             parts[name] = csv_table(table)
-    if "gap" in parts:
-        parts["picture-gap"] = "![densities of actions over exp(Q / α) / Z]({root}/gap.png)"
-        parts["gap"] = parts["picture-gap"] + "\n\n" + parts["gap"]
+    for name in {"gap", "gap-action"} & set(parts):
+        picture = f"![densities of actions over exp(Q / α) / Z]({{root}}/{name.replace('-', '_')}.png)"
+        parts |= {f"picture-{name}": picture, name: picture + "\n\n" + parts[name]}
     if (path := root / "policy.csv").exists():
         picture = "![actions of the base policy, and after the leapfrog, over Q]({root}/policy.png)"
         parts["policy"] = picture + "\n\n" + policy_table(pd.read_csv(path))
@@ -942,8 +942,9 @@ class Docs:
     """Rewrites the generated tables and pictures of README.md and docs/*.md from the committed results.
 
     A part stands between <!-- generated: name --> and <!-- end -->. Names are speed, speed-details,
-    speed-cuda and, for picture and table, gap, policy, training and the figures in experiments.csv; each that
-    exists must have a place in one of the files. A picture alone is picture-<name>, and may have one."""
+    speed-cuda and, for picture and table, gap, gap-action, policy, training and the figures in
+    experiments.csv; each that exists must have a place in one of the files. A picture alone is
+    picture-<name>, and may have one."""
 
     root: Path = Path("results")  # folder of the results
     files: tuple[Path, ...] = ()  # files with places for parts; else README.md and docs/*.md

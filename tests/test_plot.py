@@ -868,7 +868,7 @@ def test_results_hold_runs_and_pictures_only():
     """Of each seed its eval.csv as the script wrote it, what training logged, and the run's config.json, in a
     folder named by task, label and seed."""
     default = asdict(sac_hpo_continuous.Args())
-    tables = ["speed.csv", "speed_cuda.csv", "gap.csv", "policy.csv", "published/sac.csv"]
+    tables = ["speed.csv", "speed_cuda.csv", "gap.csv", "gap_action.csv", "policy.csv", "published/sac.csv"]
     for path in (ROOT / "results").rglob("*"):
         name = path.relative_to(ROOT / "results")
         if path.is_dir() or path.suffix == ".png" or str(name) in tables:
