@@ -689,6 +689,8 @@ class Policy:
         axis.tick_params(labelsize=7)
 
     def __call__(self) -> None:
+        if not self.runs:
+            stop("policy needs the folder of a run of sac_hpo_continuous.py, or more than one")
         if self.samples < 2:
             stop(f"--samples must be 2 or more, not {self.samples}")
         if self.states < 1:
@@ -712,9 +714,9 @@ class Policy:
             found.append(self.measure(path))
             text = "{env_id}, {coordinates}, seed {seed}, step {step}: Q {q:.2f}, leapfrog {leapfrog:+.2f}"
             text += (
-                " ({share_higher:.0%} of the actions higher), momentum alone {momentum_alone:+.2f}, spread"
+                " ({share_higher:.0%} higher), momentum alone {momentum_alone:+.2f}; spread {spread_base:.2f}"
             )
-            text += " {spread_base:.2f}, {spread_leapfrog:.2f}, {spread_momentum_alone:.2f}"
+            text += ", after the leapfrog {spread_leapfrog:.2f}, momentum alone {spread_momentum_alone:.2f}"
             print(text.format(**found[-1]), flush=True)
         save(figure, self.out)
         pd.DataFrame(found).to_csv(self.out.with_suffix(".csv"), index=False, float_format="%.4f")

@@ -897,6 +897,7 @@ def test_results_hold_runs_and_pictures_only():
         (["curves", "--root", "ONE", "--labels", "drift", "--figure", "safe"], "either --figure or --labels"),
         (["docs", "--root", "ONE", "--files", "nowhere.md"], "--files must be files that exist"),
         (["docs", "--root", "ONE", "--files", "ONE/a/eval.csv"], "for continuous"),
+        (["policy"], "policy needs the folder of a run"),
         (["policy", "ONE"], "no agent_<step>.pt"),
         (["policy", "ONE", "--samples", "1"], "--samples must be 2 or more"),
         (["policy", "ONE", "--states", "0"], "--states must be 1 or more"),
