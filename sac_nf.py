@@ -459,7 +459,8 @@ def make_optimizers(agent: Agent, args: Args) -> dict[str, torch.optim.Adam]:
 @torch.no_grad()
 def restore(tensors: list[Tensor], saved: list[Tensor]) -> None:
     """In place, where optimisers and CUDA graphs read them."""
-    torch._foreach_copy_(tensors, saved)
+    for tensor, value in zip(tensors, saved, strict=True):
+        tensor.copy_(value)
 
 
 def capture(function: Callable, tensors: list[Tensor]) -> Callable:
