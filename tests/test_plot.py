@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
+from matplotlib.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 import plot
@@ -56,7 +57,7 @@ def home(tmp_path, monkeypatch):
     (tmp_path / "experiments.csv").write_text(
         "label,script,flags,figures,name\n"
         "sac_baseline,sac_baseline,,first second,SAC\n"
-        "sac_hpo_continuous,sac_hpo_continuous,,first,SAC-HPO\n"
+        "sac_hpo_continuous,sac_hpo_continuous,,first,HPO\n"
     )
     results = tmp_path / "results"
     for label, env_id, score in (
@@ -97,8 +98,9 @@ def test_an_interval_from_five_seeds_on(tmp_path, capsys):
     # Of 1 to 5 without one at either end the mean is 3, its bootstrap's 2.5 % quantile (1 + 1 + 2) / 3.
     assert first["IQM [95 % interval], or range"] == "3.0 [1.3, 4.7]"
     assert second["P(better than the first), p"] == "1.00, 0.01"  # 2 of the 252 ways to divide ten in halves
-    (four, _), _ = table(capsys, f"a={tmp_path}/a/seed_[1-4]", f"b={tmp_path}/b")
+    (four, five), _ = table(capsys, f"a={tmp_path}/a/seed_[1-4]", f"b={tmp_path}/b")
     assert four["IQM [95 % interval], or range"] == "1.0 to 4.0" and four["n"] == "4"
+    assert five["P(better than the first), p"] == "1.00, 0.02"  # 2 of 126
 
 
 def test_compared_at_the_last_step_of_all_complete_runs(tmp_path, capsys):
@@ -127,7 +129,7 @@ def test_safe_runs(tmp_path, capsys):
         for seed in 1, 2:
             args = {"cost": "speed", "cost_limit": limit}
             folder = tmp_path / f"{limit:g}" / f"seed_{seed}"
-            write(folder, [1.0, 2.0], "sac_lagrangian", "Ant-v4", args=args, **costs(seed * 6.0))
+            write(folder, [1.0, 2.0], "sac_lagrangian", "Ant-v4", args=args, **costs(seed * 17.0 - 16.5))
     write(tmp_path / "c" / "seed_1", [1.0, 2.0], env_id="Ant-v4")
     rows, said = table(capsys, tmp_path)
     assert [row["task"] for row in rows] == [
@@ -140,6 +142,9 @@ def test_safe_runs(tmp_path, capsys):
     panels, texts = curves(tmp_path)
     labels = [axis.get_ylabel() for axis in panels]
     assert labels == ["return"] * 3 + ["cost J_C"] * 2 and "limit of J_C" in texts
+    (band,) = panels[-1].collections
+    low, high = band.get_paths()[0].vertices[:, 1].min(), band.get_paths()[0].vertices[:, 1].max()
+    assert (low, high) == (0.0, 30.0) and not capsys.readouterr().err  # no cost is below 0
     limits = [line.get_ydata()[0] for axis in panels for line in axis.lines if line.get_color() == "#555555"]
     assert limits == [10.0, 25.0]
 
@@ -197,12 +202,13 @@ def test_the_picture_can_be_read(tmp_path):
             write(tmp_path / label / env_id / "seed_1", [1.0, 2.0, 3.0], label, env_id)
     plot.main(["curves", str(tmp_path), "--out", str(tmp_path / "new" / "a.png")])
     assert 900 <= imread(tmp_path / "new" / "a.png").shape[1] <= 1500
-    chosen = plot.Curves((str(tmp_path),))
+    chosen = plot.Curves((str(tmp_path),), columns=("return_mean", "seed"))
     figure = chosen.draw(chosen.read())
     figure.draw_without_rendering()
     assert {"_old $a$ (n = 1)"} < {text.get_text() for text in legend(figure)}
     seen = [axis for axis in figure.axes if axis.get_visible()]
-    assert len(seen) == 4 and "a task of $one's own$" in [axis.get_title() for axis in seen]
+    assert len(seen) == 8 and "a task of $one's own$" in [axis.get_title() for axis in seen]
+    assert not any(text.get_parse_math() for text in figure.findobj(Text) if "$" in text.get_text())
     box = figure.legends[0].get_window_extent()
     assert not any(box.overlaps(axis.get_tightbbox()) for axis in seen)
     assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1
@@ -245,7 +251,7 @@ def test_what_is_left_out_and_cuts_nothing(tmp_path, capsys):
     (tmp_path / "its config" / "config.json").write_text('{"learning_rate": 1}')
     (row,), said = table(capsys, tmp_path)
     assert row["n"] == "1" and row["step"] == "30,000" and len(said) == 8
-    assert all(line.startswith("plot.py: left out: ") for line in said)
+    assert sum(f"plot.py: left out: {tmp_path}" in s and "is no run of these scripts" in s for s in said) == 7
     assert (
         sum(f"{tmp_path}/a/seed_1, as {tmp_path}/b/seed_1 has its task, label and seed" in s for s in said)
         == 1
@@ -254,12 +260,12 @@ def test_what_is_left_out_and_cuts_nothing(tmp_path, capsys):
 
 def test_tags_of_tensorboard(tmp_path, capsys):
     """Means from one evaluation to the next; what some runs do not have leaves these out, with a line."""
-    for seed, sign in (1, 1.0), (2, 2.0):
-        folder = write(tmp_path / "a" / f"seed_{seed}", [7.0, 8.0])
+    for name, sign in ("a/seed_1", 1.0), ("a/seed_2", 2.0), ("b/seed_1", 1.0):
+        folder = write(tmp_path / name, [7.0, 8.0])
         with SummaryWriter(str(folder)) as writer:
             for step, value in (9_000, 1.0), (10_000, 3.0), (10_001, 5.0), (20_000, 9.0), (20_001, 99.0):
                 writer.add_scalar("values/entropy", sign * value, step)
-    write(tmp_path / "b" / "seed_1", [1.0, 2.0])
+    write(tmp_path / "b" / "seed_2", [1.0, 2.0])
     words = f"a={tmp_path}/a", f"b={tmp_path}/b"
     (row, other), _ = table(capsys, *words, "--columns", "values/entropy")
     assert row["values/entropy"] == "10.50" and other["values/entropy"] == "–"
@@ -275,14 +281,14 @@ def test_results_are_labelled_by_experiments_csv(home, capsys):
     assert [(row["task"], row["algorithm"]) for row in rows] == [
         ("Ant-v4", "SAC"),
         ("Hopper-v4", "SAC"),  # in the order of experiments.csv
-        ("Hopper-v4", "SAC-HPO"),
+        ("Hopper-v4", "HPO"),
     ]
     assert not said
     assert [row["algorithm"] for row in table(capsys, "--figure", "second")[0]] == ["SAC", "SAC"]
     assert len(table(capsys, "--envs", "Ant-v4")[0]) == 1
     assert len(table(capsys, "--labels", "sac_hpo_continuous")[0]) == 1
     panels, texts = curves()
-    assert texts[1:] == ["SAC (n = 1)", "SAC-HPO (n = 1)", "published SAC: Paper (n = 10)"]
+    assert texts[1:] == ["SAC (n = 1)", "HPO (n = 1)", "published SAC: Paper (n = 10)"]
     hopper = panels[1]
     sac = [line for line in hopper.lines if to_rgb(line.get_color()) == to_rgb("#0072B2")]
     assert sac[0].get_linestyle() == "--" and [1.0, 7.0] in hopper.lines[-1].get_xydata().tolist()
@@ -332,7 +338,7 @@ def test_docs_have_what_the_commands_print(home, capsys):
     plot.main(["docs"])
     plot.main(["table", "--labels", "sac_hpo_continuous"])
     printed = capsys.readouterr().out
-    assert "| SAC-HPO | 1 |" in printed
+    assert "| HPO | 1 |" in printed
     assert [page.read_text() for page in pages] == [text.format(printed) * 2] * 2
     with pytest.raises(ValueError, match="has its <!-- end -->"):
         plot.fill(text.replace("<!-- end -->", "") + text)
