@@ -21,9 +21,8 @@ def write(folder, returns, algorithm="sac_baseline", env_id="Hopper-v4", every=1
     folder.mkdir(parents=True)
     config = {"algorithm": algorithm, "args": {"env_id": env_id, "seed": 1, **dict(args)}}
     (folder.parent / "config.json").write_text(json.dumps(config))
-    steps = every * np.arange(1, len(returns) + 1)
-    table = pd.DataFrame({"global_step": steps, "return_mean": returns, **columns})
-    table.to_csv(folder / "eval.csv", index=False)
+    columns = {"global_step": every * np.arange(1, len(returns) + 1), "return_mean": returns, **columns}
+    pd.DataFrame(columns).to_csv(folder / "eval.csv", index=False)
     return folder
 
 
@@ -39,11 +38,8 @@ def curves(*words, **options):
     """The panels that are seen, and the legend's texts."""
     chosen = plot.Curves(tuple(map(str, words)), **options)
     figure = chosen.draw(chosen.read())
-    return [axis for axis in figure.axes if axis.get_visible()], [t.get_text() for t in legend(figure)]
-
-
-def legend(figure):
-    return [figure.legends[0].get_title(), *figure.legends[0].get_texts()]
+    texts = [figure.legends[0].get_title(), *figure.legends[0].get_texts()]
+    return [axis for axis in figure.axes if axis.get_visible()], [text.get_text() for text in texts]
 
 
 def drawn(axis):
@@ -54,19 +50,12 @@ def drawn(axis):
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A repository with results of three labels, one of which experiments.csv does not have."""
-    (tmp_path / "experiments.csv").write_text(
-        "label,script,flags,figures,name\n"
-        "sac_baseline,sac_baseline,,first second,SAC\n"
-        "sac_hpo_continuous,sac_hpo_continuous,,first,HPO\n"
-    )
+    rows = "sac_baseline,,,first second,SAC", "sac_hpo_continuous,,,first,HPO"
+    (tmp_path / "experiments.csv").write_text("\n".join(["label,script,flags,figures,name", *rows]))
     results = tmp_path / "results"
-    for label, env_id, score in (
-        ("sac_hpo_continuous", "Hopper-v4", 5.0),
-        ("sac_baseline", "Hopper-v4", 4.0),
-        ("sac_baseline", "Ant-v4", 3.0),
-        ("trial", "Ant-v4", 2.0),
-    ):
-        write(results / env_id / label / "seed_1", [1.0, score], label, env_id)
+    places = "Hopper-v4/sac_hpo_continuous Hopper-v4/sac_baseline Ant-v4/sac_baseline Ant-v4/trial"
+    for place in places.split():
+        write(results / place / "seed_1", [1.0, 2.0], env_id=place.split("/")[0])
     (results / "published").mkdir()
     columns = "source,task,global_step,return_mean,return_std_over_seeds,seeds"
     rows = "Paper x.csv,Hopper-v4,{0},7,2,10\nPaper x.csv,Ant-v3,{0},9,2,10\n"
@@ -82,9 +71,8 @@ def test_final_scores_and_not_the_best(tmp_path, capsys):
     write(tmp_path / "c" / "seed_1", [0.0, 1e4])
     (first, second, one), said = table(capsys, f"A={tmp_path}/a", f"B={tmp_path}/b", f"C={tmp_path}/c")
     assert not said
-    assert list(first.values()) == [
-        *["Hopper-v4", "A", "3", "20,000", "300 ± 265", "100 to 600", "2,650", "–", "-60.0"],
-    ]
+    assert list(first.values())[:5] == ["Hopper-v4", "A", "3", "20,000", "300 ± 265"]
+    assert list(first.values())[5:] == ["100 to 600", "2,650", "–", "-60.0"]
     # Seven of nine pairs are won; scipy's exact test of three against three gives 0.40 for that.
     assert list(second.values())[4:] == ["450 ± 265", "250 to 750", "225", "0.78, 0.40", "–"]
     assert list(one.values())[2:] == ["1", "20,000", "10,000", "–", "5,000", "–", "–"]
@@ -121,30 +109,21 @@ def test_compared_at_the_last_step_of_all_complete_runs(tmp_path, capsys):
 
 
 def test_safe_runs(tmp_path, capsys):
-    def costs(last):
-        over = {"training_episodes": [4, 40], "training_episodes_over_limit": [4, 10]}
-        return {"j_c_mean": [30.0, last], "lambda": [2.0, 0.25], **over}
-
+    costs = {"lambda": [2.0, 0.25], "training_episodes": [4, 40], "training_episodes_over_limit": [4, 10]}
     for limit in 10.0, 25.0:
-        for seed in 1, 2:
-            args = {"cost": "speed", "cost_limit": limit}
-            folder = tmp_path / f"{limit:g}" / f"seed_{seed}"
-            write(folder, [1.0, 2.0], "sac_lagrangian", "Ant-v4", args=args, **costs(seed * 17.0 - 16.5))
+        for seed, last in (1, 0.5), (2, 17.5):
+            facts = costs | {"j_c_mean": [30.0, last], "args": {"cost": "speed", "cost_limit": limit}}
+            write(tmp_path / f"{limit:g}" / f"seed_{seed}", [1.0, 2.0], "sac_lagrangian", "Ant-v4", **facts)
     write(tmp_path / "c" / "seed_1", [1.0, 2.0], env_id="Ant-v4")
     rows, said = table(capsys, tmp_path)
-    assert [row["task"] for row in rows] == [
-        "Ant-v4",
-        "Ant-v4, speed ≤ 10",
-        "Ant-v4, speed ≤ 25",
-    ] and not said
+    assert [row["task"][6:] for row in rows] == ["", ", speed ≤ 10", ", speed ≤ 25"] and not said
     cells = [rows[1][name] for name in ("J_C", "λ", "training episodes over the limit")]
     assert cells == ["9.0", "0.25", "25%"] and rows[0]["J_C"] == "–"
     panels, texts = curves(tmp_path)
     labels = [axis.get_ylabel() for axis in panels]
     assert labels == ["return"] * 3 + ["cost J_C"] * 2 and "limit of J_C" in texts
     (band,) = panels[-1].collections
-    low, high = band.get_paths()[0].vertices[:, 1].min(), band.get_paths()[0].vertices[:, 1].max()
-    assert (low, high) == (0.0, 30.0) and not capsys.readouterr().err  # no cost is below 0
+    assert band.get_datalim(panels[-1].transData).y0 == 0.0 and not capsys.readouterr().err  # no cost is less
     limits = [line.get_ydata()[0] for axis in panels for line in axis.lines if line.get_color() == "#555555"]
     assert limits == [10.0, 25.0]
 
@@ -205,7 +184,7 @@ def test_the_picture_can_be_read(tmp_path):
     chosen = plot.Curves((str(tmp_path),), columns=("return_mean", "seed"))
     figure = chosen.draw(chosen.read())
     figure.draw_without_rendering()
-    assert {"_old $a$ (n = 1)"} < {text.get_text() for text in legend(figure)}
+    assert "_old $a$ (n = 1)" in [text.get_text() for text in figure.legends[0].get_texts()]
     seen = [axis for axis in figure.axes if axis.get_visible()]
     assert len(seen) == 8 and "a task of $one's own$" in [axis.get_title() for axis in seen]
     assert not any(text.get_parse_math() for text in figure.findobj(Text) if "$" in text.get_text())
@@ -252,10 +231,8 @@ def test_what_is_left_out_and_cuts_nothing(tmp_path, capsys):
     (row,), said = table(capsys, tmp_path)
     assert row["n"] == "1" and row["step"] == "30,000" and len(said) == 8
     assert sum(f"plot.py: left out: {tmp_path}" in s and "is no run of these scripts" in s for s in said) == 7
-    assert (
-        sum(f"{tmp_path}/a/seed_1, as {tmp_path}/b/seed_1 has its task, label and seed" in s for s in said)
-        == 1
-    )
+    line = f"plot.py: left out: {tmp_path}/a/seed_1, as {tmp_path}/b/seed_1 has its task, label and seed"
+    assert sum(line in s for s in said) == 1
 
 
 def test_tags_of_tensorboard(tmp_path, capsys):
@@ -278,12 +255,8 @@ def test_tags_of_tensorboard(tmp_path, capsys):
 
 def test_results_are_labelled_by_experiments_csv(home, capsys):
     rows, said = table(capsys)
-    assert [(row["task"], row["algorithm"]) for row in rows] == [
-        ("Ant-v4", "SAC"),
-        ("Hopper-v4", "SAC"),  # in the order of experiments.csv
-        ("Hopper-v4", "HPO"),
-    ]
-    assert not said
+    order = [("Ant-v4", "SAC"), ("Hopper-v4", "SAC"), ("Hopper-v4", "HPO")]  # of labels: experiments.csv's
+    assert [(row["task"], row["algorithm"]) for row in rows] == order and not said
     assert [row["algorithm"] for row in table(capsys, "--figure", "second")[0]] == ["SAC", "SAC"]
     assert len(table(capsys, "--envs", "Ant-v4")[0]) == 1
     assert len(table(capsys, "--labels", "sac_hpo_continuous")[0]) == 1
@@ -319,21 +292,20 @@ def test_bad_input_is_named(home, monkeypatch, words, why):
         plot.main(["table", *words])
 
 
-def test_one_line_and_status_2(tmp_path):
-    command = [sys.executable, plot.__file__, "curves", str(tmp_path)]
+@pytest.mark.parametrize("out", ["a.doc", "/dev/null/a.png"])
+def test_one_line_and_status_2(tmp_path, out):
     write(tmp_path / "a" / "seed_1", [1.0])
-    for out, why in ("a.doc", "doc"), ("/dev/null/a.png", "/dev/null"):
-        ended = subprocess.run([*command, "--out", out], capture_output=True, text=True, cwd=tmp_path)
-        assert ended.returncode == 2 and ended.stdout == ""
-        assert ended.stderr.startswith("plot.py: ") and len(ended.stderr.splitlines()) == 1
-        assert why in ended.stderr
+    command = [sys.executable, plot.__file__, "curves", str(tmp_path), "--out", out]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    (line,) = ended.stderr.splitlines()
+    assert (ended.returncode, ended.stdout, line[:9]) == (2, "", "plot.py: ")
 
 
 def test_docs_have_what_the_commands_print(home, capsys):
     text = "a\n<!-- command: python plot.py table --labels sac_hpo_continuous -->\n{}<!-- end -->\nb\n"
-    (home / "docs").mkdir()
     pages = [home / "README.md", home / "docs" / "a.md"]
     for page in pages:
+        page.parent.mkdir(exist_ok=True)
         page.write_text(text.format("stale\n") * 2)
     plot.main(["docs"])
     plot.main(["table", "--labels", "sac_hpo_continuous"])
