@@ -2,7 +2,6 @@
 
     python speed.py                   # one CPU core, a quarter of an hour; writes results/speed.csv
     python speed.py --cuda            # a GPU; writes results/speed_cuda.csv
-    python speed.py --scripts sac_lagrangian sac_hpo_safe --env-id HalfCheetah-v4
 
 A script is run as anybody runs it, in a folder that is removed afterwards, and its eval.csv is read, without
 the first row, which has random steps in it. Agent-steps are steps times seeds. All systems take turns within
@@ -35,10 +34,10 @@ def speed_of_script(script: str, seeds: int, options: argparse.Namespace) -> flo
     """Of two stretches without random steps, between evaluations by one episode."""
     steps = options.steps if options.cuda else max(10, options.steps // seeds)
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, f"{script}.py", "--env-id", options.env_id, "--num-seeds", str(seeds)]
-        command += ["--learning-starts", str(steps // 2), "--total-timesteps", str(3 * steps)]
-        command += ["--eval-frequency", str(steps), "--eval-episodes", "1", "--run-dir", f"{folder}/run"]
-        command += ["--cuda" if options.cuda else "--no-cuda"]
+        words = f"--env-id {options.env_id} --num-seeds {seeds} --learning-starts {steps // 2}"
+        words += f" --total-timesteps {3 * steps} --eval-frequency {steps} --eval-episodes 1"
+        words += " --cuda" if options.cuda else " --no-cuda"
+        command = [sys.executable, f"{script}.py", *words.split(), "--run-dir", f"{folder}/run"]
         ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         if ended.returncode:
             sys.exit(f"speed.py: {script} failed: {ended.stderr.strip()[-300:]}")
@@ -46,12 +45,13 @@ def speed_of_script(script: str, seeds: int, options: argparse.Namespace) -> flo
     return statistics.harmonic_mean(table["steps_per_second"][1:])
 
 
-def speed_of_sb3(env_id: str, device: str, steps: int) -> float:
+def speed_of_sb3(options: argparse.Namespace) -> float:
     """At our batch size, networks and updates per step, which are its defaults."""
     from stable_baselines3 import SAC
 
     torch.set_num_threads(1)
-    model = SAC("MlpPolicy", env_id, learning_starts=steps // 2, ent_coef=0.2, seed=1, device=device)
+    steps, device = options.steps, "cuda" if options.cuda else "cpu"
+    model = SAC("MlpPolicy", options.env_id, learning_starts=steps // 2, ent_coef=0.2, device=device)
     model.learn(steps)
     start = time.perf_counter()
     model.learn(2 * steps, reset_num_timesteps=False)
@@ -62,8 +62,7 @@ def measure(system: str, seeds: int, options: argparse.Namespace) -> float:
     if system != SB3:
         return speed_of_script(system, seeds, options)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # it starts as fresh as a script does
-        device = "cuda" if options.cuda else "cpu"
-        return pool.submit(speed_of_sb3, options.env_id, device, options.steps).result()
+        return pool.submit(speed_of_sb3, options).result()
 
 
 def table_of(measured: dict[tuple[str, int], list[float]], env_id: str) -> pd.DataFrame:
@@ -89,9 +88,10 @@ def main() -> None:
     if options.cuda and not torch.cuda.is_available():
         sys.exit("speed.py: --cuda needs a GPU that PyTorch finds")
     options.steps = options.steps or (4000 if options.cuda else 1000)
-    processors = re.findall(r"model name\s*: (.*)", subprocess.getoutput("cat /proc/cpuinfo"))
-    machine = f"{os.cpu_count()} cores of {[*processors, platform.machine()][0]}"
-    machine = torch.cuda.get_device_name() if options.cuda else machine
+    names = re.findall(r"model name\s*: (.*)", subprocess.getoutput("cat /proc/cpuinfo"))
+    cores = f"{os.cpu_count()} cores of {[*names, platform.machine()][0]}"
+    machine = torch.cuda.get_device_name() if options.cuda else cores
+    path = ROOT / "results" / f"speed{'_cuda' * options.cuda}.csv"
     os.environ["OMP_NUM_THREADS"] = "1"  # of what is started from here
     measured = {(SB3, 1): []} if find_spec("stable_baselines3") else {}
     measured |= {(script, seeds): [] for script in options.scripts for seeds in options.seeds}
@@ -100,8 +100,7 @@ def main() -> None:
             speeds.append(measure(system, seeds, options))
             print(f"round {number + 1}: {system}, {seeds} seed(s): {speeds[-1]:.1f} steps/s", file=sys.stderr)
         table = table_of(measured, options.env_id)  # a call that is broken off leaves its finished rounds
-        named = table.assign(machine=machine, torch=torch.__version__)
-        named.to_csv(ROOT / "results" / f"speed{'_cuda' * options.cuda}.csv", index=False)
+        table.assign(machine=machine, torch=torch.__version__).to_csv(path, index=False)
     for cells in table.columns, ["---"] * len(table.columns), *table.itertuples(index=False):
         print("| " + " | ".join(map(str, cells)) + " |")
     print(f"\n{machine}; torch {torch.__version__}")
