@@ -54,4 +54,4 @@ def test_a_real_run_and_one_that_fails(tmp_path):
         ended = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True)
         assert ended.returncode == status and ("sac_baseline failed: " in ended.stderr) == bool(status)
     speeds = pd.read_csv(tmp_path / "results" / "speed.csv")["steps_per_second"]
-    assert f"| Pendulum-v1 | sac_baseline | 1 | {[*speeds][-1]} | " in ended.stdout
+    assert f"\n| Pendulum-v1 | sac_baseline | 1 | {[*speeds][-1]} | " in ended.stdout
