@@ -19,9 +19,8 @@ At each step of the environment, once --learning-starts are done:
     lambda    <- [lambda + eta (J_C - d_0)]_+ when enough episodes have ended         Sec. II-B
 
 S seeds are S agents that never meet, computed as one batch: what belongs to an agent has an axis S in front,
-and losses are summed over it. Read it as if S were 1.
-
-Shapes in comments: S seeds, B batch, O observation, A action. "Departure [entry]": see docs/departures.md.
+and losses are summed over it. Read it as if S were 1. Shapes in comments: S seeds, B batch, O observation,
+A action. "Departure [entry]": see docs/departures.md.
 """
 
 import importlib.metadata
@@ -38,12 +37,11 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import current_process, get_context
-from multiprocessing.connection import Connection
+from multiprocessing import active_children, current_process, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from typing import Literal, NamedTuple
@@ -53,7 +51,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import DtypeObservation, FlattenObservation, RecordVideo
 from torch import Generator, Tensor, nn
@@ -311,7 +309,7 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     return {name: value.detach() for name, value in logs.items()}
 
 
-# =========================================================== plumbing: environments, replay buffer, CUDA graphs
+# ========================================================= plumbing: environments, replay buffer, CUDA graphs
 
 
 class EnvironmentFailed(Exception):
@@ -320,10 +318,21 @@ class EnvironmentFailed(Exception):
 
 @contextmanager
 def blamed() -> Iterator[None]:
+    """Whatever a task raises is the task's."""
     try:
         yield
     except (Exception, SystemExit):
         raise EnvironmentFailed(traceback.format_exc()) from None
+
+
+@contextmanager
+def named(what: object) -> Iterator[None]:
+    """Whatever is raised about an argument or a file becomes an error that names it."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def cost_of(cost: str, action: np.ndarray, space: gym.spaces.Box, info: dict) -> float:
@@ -399,20 +408,18 @@ def make_env(args: Args, film: Path | None = None) -> gym.Env:
         # checkpoint: a wrapper that keeps statistics, such as NormalizeObservation, begins again there.
         return DtypeObservation(FlattenObservation(env), np.float32)
 
-    try:
+    hint = " --capture-video (without a screen, MuJoCo needs MUJOCO_GL=egl)" if film else ""
+    with named(f"--env-id {args.env_id} --env-kwargs {args.env_kwargs}{hint}"):
         env = Fresh(make, args.cost)
+        box = env.action_space
+        is_box = isinstance(box, gym.spaces.Box) and box.dtype.kind == "f"
+        if not is_box or np.abs([box.low, box.high]).max() > 1e30:  # which stands for no bound
+            raise TypeError(f"actions must be continuous and bounded, not {box}")
         if film:  # RecordVideo passes over a task that draws nothing
             env.unwrapped.reset(seed=0)
             if not isinstance(env.unwrapped.render(), np.ndarray):
                 raise TypeError("render() gives no picture")
             env.is_new = False
-    except (Exception, SystemExit) as error:
-        hint = " with --capture-video (without a screen, MuJoCo needs MUJOCO_GL=egl)" if film else ""
-        raise ValueError(f"--env-id {args.env_id}{hint}: {type(error).__name__}: {error}") from error
-    box = env.action_space
-    is_box = isinstance(box, gym.spaces.Box) and box.dtype.kind == "f"
-    if not is_box or np.abs([box.low, box.high]).max() > 1e30:  # which stands for no bound
-        raise ValueError(f"--env-id {args.env_id}: actions must be continuous and bounded, not {box}")
     return env
 
 
@@ -444,13 +451,10 @@ class ReplayBuffer:
         self.capacity, self.added = capacity, 0
         shape = seeds, capacity, sum(self.widths)
         there = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory()
-        try:
+        with named(f"--buffer-size {capacity} of {seeds} agents wants {4e-9 * math.prod(shape):.3g} GB"):
             if 4 * math.prod(shape) > there:
-                raise RuntimeError(f"there are {there / 1e9:.3g} GB")
+                raise MemoryError(f"there are {there / 1e9:.3g} GB")
             self.rows = torch.empty(shape, device=device)  # not zeros: takes memory as it is filled
-        except RuntimeError as error:  # a process may have a limit of its own
-            size = f"{4e-9 * math.prod(shape):.3g} GB"
-            raise ValueError(f"--buffer-size {capacity} of {seeds} agents wants {size}: {error}") from None
         self.first_rows = torch.arange(seeds, device=device).unsqueeze(-1) * capacity  # (S, 1)
         self.filled = torch.ones((), dtype=torch.long, device=device)  # a tensor: a CUDA graph reads it anew
 
@@ -505,17 +509,15 @@ def make_optimizers(agent: Agent, args: Args) -> dict[str, torch.optim.Adam]:
 
 @torch.no_grad()
 def restore(tensors: list[Tensor], saved: list[Tensor]) -> None:
-    """In place, where the optimisers and the CUDA graphs read them."""
-    for tensor, value in zip(tensors, saved, strict=True):
-        tensor.copy_(value)
+    """In place, where optimisers and CUDA graphs read them."""
+    torch._foreach_copy_(tensors, saved)
 
 
 def capture(function: Callable, tensors: list[Tensor]) -> Callable:
-    """On a GPU, a function that launches all kernels of `function` at once; on a CPU, `function` itself.
+    """On a GPU, a CUDA graph of `function`: its hundreds of kernels, slower to launch than to run, at once.
 
-    An update is hundreds of small kernels, slower to launch than to run. So they are recorded once, as a CUDA
-    graph, and replayed on the same tensors. Recording runs nothing, but needs a few real calls on a side
-    stream before it; what they did to `tensors`, all that learns, is undone.
+    They are recorded once and replayed on the same tensors. Recording runs nothing, but needs a few real
+    calls on a side stream before it; what they did to `tensors`, all that learns, is undone.
     """
     if not tensors[0].is_cuda:
         return function
@@ -544,30 +546,23 @@ def capture(function: Callable, tensors: list[Tensor]) -> Callable:
 def write(path: Path, content: dict | str) -> None:
     """Through a temporary file: if the process is killed meanwhile, the old file is still whole."""
     part = path.with_name(path.name + ".part")
-    try:
+    with named(path):
         part.write_text(content) if isinstance(content, str) else torch.save(content, part)
         part.replace(path)
-    except (OSError, RuntimeError) as error:  # of torch.save the latter
-        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def read(path: Path) -> dict:
     """What `write` has written. Code in the file does not run."""
-    try:
+    with named(path):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # a damaged or foreign file raises half a dozen kinds
-        raise ValueError(f"{path} cannot be read: {type(error).__name__}") from error
 
 
 def load(path: Path, args: Args | None = None) -> tuple[Agent, dict]:
     """The agent in an agent_<step>.pt, with its own arguments or others, and what else is there."""
     state = read(path)
-    try:
-        args = args or Args(**state["args"])
-        agent = Agent(Generator(), 1, state["obs_dim"], state["low"].numel(), args)
+    with named(f"{path} is no agent of {ALGORITHM}.py"):
+        agent = Agent(Generator(), 1, state["obs_dim"], state["low"].numel(), args or Args(**state["args"]))
         agent.load_state_dict(state["agent"])
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{path} does not fit {ALGORITHM}.py: {error}") from error
     return agent, state
 
 
@@ -606,8 +601,6 @@ def evaluate(path: Path, args: Args) -> dict[str, float]:
     low, high, n = state["low"].numpy(), state["high"].numpy(), args.eval_episodes
     films = [path.parent / "videos" / path.name if args.capture_video else None] + (n - 1) * [None]
     envs = SyncVectorEnv([partial(make_env, args, film) for film in films])  # what has ended begins anew
-    if envs.single_observation_space.shape != (state["obs_dim"],):
-        raise ValueError(f"{path} wants {state['obs_dim']} observed numbers: {args.env_id} has others")
     seeds = np.random.default_rng([args.seed, state["step"]]).integers(2**31, size=n).tolist()
     obs, _ = envs.reset(seed=seeds)
     first = torch.from_numpy(obs)[None], torch.from_numpy(decide(agent, obs))[None]
@@ -638,27 +631,22 @@ def evaluate(path: Path, args: Args) -> dict[str, float]:
     return {name: float(value) for name, value in row.items()}
 
 
-def start_worker(parent: Connection) -> None:
+def start_worker() -> None:
     """A process that evaluates ends with its parent, even if that was killed."""
     torch.set_num_threads(1)
-    Thread(target=lambda: (parent.poll(None), os._exit(1)), daemon=True).start()
+    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
-def start_workers(n: int) -> tuple[ProcessPoolExecutor, Connection]:
-    """Processes that evaluate, until the connection is closed."""
+def start_workers(n: int) -> ProcessPoolExecutor:
     if getattr(current_process(), "_inheriting", False):  # where the error below comes from
         raise SystemExit(1)
-    spawn = get_context("spawn")  # a forked process could use neither CUDA nor threads
-    theirs, ours = spawn.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(n, spawn, start_worker, (theirs,))
+    pool = ProcessPoolExecutor(n, get_context("spawn"), start_worker)  # a fork could not use CUDA
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C is for this process alone
     started = [pool.submit(int) for _ in range(n)]
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    try:
-        return pool, [process.result() for process in started] and ours
-    except BrokenExecutor:
-        guard = 'in a script of yours, train needs `if __name__ == "__main__":`'
-        raise ValueError(f"several agents, or a GPU, need processes, which cannot start: {guard}") from None
+    with named('several agents need processes, which need `if __name__ == "__main__":` in a script of yours'):
+        [process.result() for process in started]
+    return pool
 
 
 # ------------------------------------------------------------------------------------ plumbing: a run on disk
@@ -666,14 +654,11 @@ def start_workers(n: int) -> tuple[ProcessPoolExecutor, Connection]:
 
 def stored_args(folder: Path) -> Args:
     """Of the run in a folder. ValueError if there is none of this script's."""
-    try:
+    with named(f"{folder} has no run of {ALGORITHM}.py"):
         config = json.loads((folder / "config.json").read_text())
-        args = Args(**config["args"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} has no run of {ALGORITHM}.py: {error}") from error
-    if config["algorithm"] != ALGORITHM:
-        raise ValueError(f"{folder} has a run of {config['algorithm']}.py")
-    return args
+        if config["algorithm"] != ALGORITHM:
+            raise ValueError(f"it is of {config['algorithm']}.py")
+        return Args(**config["args"])
 
 
 def surroundings() -> dict:
@@ -689,13 +674,13 @@ def surroundings() -> dict:
     }
 
 
-class Run:
+class Run(AbstractContextManager):
     """A run's folder: config.json, checkpoint.pt; in seed_<n>/ eval.csv, agents, films, TensorBoard's files.
 
     An error that breaks it off gets a note that says how to go on.
     """
 
-    def __init__(self, args: Args, workers: tuple[ProcessPoolExecutor, Connection] | None, shapes: dict):
+    def __init__(self, args: Args, workers: ProcessPoolExecutor | None, shapes: dict):
         self.args, self.workers, self.shapes, self.folder = args, workers, shapes, Path(args.run_dir)
         self.folders = [self.folder / f"seed_{args.seed + i}" for i in range(args.num_seeds)]
         config, starts = self.folder / "config.json", []
@@ -710,13 +695,8 @@ class Run:
         for folder in self.folders:
             folder.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.folder / "lock")
-        try:
+        with named(f"--run-dir {self.folder}: another process trains there, or nothing can be locked there"):
             self.lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(f"--run-dir {self.folder}: another process is training there") from None
-        except (OSError, NotImplementedError) as error:
-            raise OSError(f"--run-dir {self.folder}: its file system cannot lock a file: {error}") from error
-
         path = self.folder / "checkpoint.pt"
         self.saved = read(path) if path.exists() else {"step": 0, "rows": [[] for _ in self.folders]}
         self.start, self.rows = self.saved["step"], self.saved["rows"]  # rows: of each eval.csv
@@ -735,16 +715,11 @@ class Run:
             wandb.init(name=name, id=name, resume="allow", sync_tensorboard=True, config=kept)
         self.writers = [SummaryWriter(str(folder), purge_step=self.start + 1) for folder in self.folders]
 
-    def __enter__(self) -> "Run":
-        return self
-
     def __exit__(self, kind, error, trace) -> None:
         for writer in self.writers:
             writer.close()
         if self.workers:
-            pool, connection = self.workers
-            connection.close()
-            pool.shutdown(cancel_futures=True)
+            self.workers.shutdown(wait=not error, cancel_futures=True)
         self.lock.release()
         if error:
             resume = f"python {ALGORITHM}.py --resume {shlex.quote(str(self.folder))}"
@@ -765,17 +740,16 @@ class Run:
             for writer, numbers in zip(self.writers, values.tolist(), strict=True):
                 for name, number in zip(logs, numbers, strict=True):
                     writer.add_scalar(name, number, step)
-        if time.perf_counter() > self.told + 120.0 and not sys.stderr.isatty():
-            self.told = time.perf_counter()
-            print(f"step {step}: last return in training {last_return:.1f}, {self.speed(step):.1f} steps/s")
-
-    def speed(self, step: int) -> float:
-        return (step - self.clock[0]) / (time.perf_counter() - self.clock[1])
+        now, (before, then) = time.perf_counter(), self.clock
+        self.speed = (step - before) / (now - then)
+        if now > self.told + 120.0 and not sys.stderr.isatty():
+            self.told = now
+            print(f"step {step}: last return in training {last_return:.1f}, {self.speed:.1f} steps/s")
 
     def evaluate(self, agent: Agent, step: int) -> None:
         """Writes agent_<step>.pt of each seed and has it played, in a process beside the training or here."""
         self.collect()
-        speed, weights, n = self.speed(step), agent.state_dict(), len(self.folders)
+        weights, n = agent.state_dict(), len(self.folders)
         for value in weights.values():
             self.check(value, "a weight", step)
         for i, folder in enumerate(self.folders):
@@ -785,8 +759,8 @@ class Run:
             state = {"algorithm": ALGORITHM, "args": asdict(args), "step": step, "agent": own}
             write(path, state | self.shapes)
             job = evaluate, path, args
-            row = self.workers[0].submit(*job).result if self.workers else partial(*job)
-            self.evaluations.append((i, step, speed, row))
+            row = self.workers.submit(*job).result if self.workers else partial(*job)
+            self.evaluations.append((i, step, self.speed, row))
         if not self.workers:
             self.collect()
 
@@ -819,11 +793,8 @@ class Run:
 
 
 def train(args: Args) -> Path:
-    """Trains all agents. Returns the run's folder. Raises ValueError or OSError for what cannot work,
-    FloatingPointError if a number is not finite, EnvironmentFailed for what the task raises.
-
-    Departure [Episodes at a checkpoint]: they are cut, and bootstrapped as at a time limit.
-    """
+    """Trains all agents; returns the run's folder. Raises ValueError or OSError for what cannot work,
+    FloatingPointError for a number that is not finite, EnvironmentFailed for what the task raises."""
     args = resolve(args)
     torch.set_num_threads(args.torch_threads)
     seeds, device = args.num_seeds, torch.device("cuda" if args.cuda else "cpu")
@@ -866,14 +837,13 @@ def train(args: Args) -> Path:
             restore(tensors, run.saved["tensors"])
             generator.set_state(run.saved["random"])
             buffer.load_state_dict(run.saved["buffer"])
-        run.saved = None  # a copy of the buffer
         print(f"{run.folder}: steps {run.start} to {args.total_timesteps} on {device}\n{args}")
 
         steps = range(run.start + 1, args.total_timesteps + 1)
         bar = tqdm(steps, initial=run.start, total=steps[-1], unit="step", disable=None, dynamic_ncols=True)
         logs, last_return, saved = {}, math.nan, True
         for step in bar:
-            if saved:  # at the start and after a checkpoint, which thus needs no simulator's state
+            if saved:  # Departure [Episodes at a checkpoint]: cut, so that no simulator's state is kept
                 reset_seeds = torch.randint(2**31, (seeds,), generator=generator, device=device)
                 obs, _ = envs.reset(seed=reset_seeds.tolist())
                 returns, lengths = np.zeros((2, seeds))
@@ -953,10 +923,6 @@ def resolve(args: Args) -> Args:
             raise ValueError(f"--{name.replace('_', '-')} cannot be {value}")
     if max(args.gamma, args.tau) > 1.0:
         raise ValueError("--gamma and --tau must be at most 1")
-    try:
-        dict(**json.loads(args.env_kwargs))
-    except (TypeError, ValueError):
-        raise ValueError(f"--env-kwargs must be a JSON object, not {args.env_kwargs}") from None
     now = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9}"
     name = f"{args.env_id}__{ALGORITHM}__{args.seed}__{now}"
     folder = args.resume or args.run_dir or f"runs/{re.sub('[/:]', '-', name)}"
@@ -968,19 +934,18 @@ def resolve(args: Args) -> Args:
 def play(args: Args) -> None:
     """--evaluate: plays agents and prints their returns. What is not given is as in the agent's run."""
     path = Path(args.evaluate).expanduser().absolute()
-    numbers = {file: file.stem.removeprefix("agent_") for file in path.glob("seed_*/agent_*.pt")}
-    newest = {file.parent: file for file in sorted(numbers, key=numbers.get) if numbers[file].isdigit()}
+    found = sorted(path.glob("seed_*/agent_*.pt"), key=lambda file: int(file.stem.removeprefix("agent_")))
+    newest = {file.parent: file for file in found}
     if not path.is_file() and not newest:
         raise ValueError(f"--evaluate {path}: there is no agent_<step>.pt")
     for file in [path] if path.is_file() else sorted(newest.values()):
         own = resolve(tyro.cli(Args, default=load(file)[0].args))
         torch.set_num_threads(own.torch_threads)
         row = evaluate(file, own)
-        for i in range(own.eval_episodes):
-            print(f"{file}, episode {i}: return {row[f'return_{i}']:.1f}")
-        print(f"{file}: return {row['return_mean']:.1f} +- {row['return_std']:.1f}")
+        returns = " ".join(f"{row[f'return_{i}']:.1f}" for i in range(own.eval_episodes))
+        print(f"{file}: returns {returns}, mean {row['return_mean']:.1f}")
         over = f"episodes over it {100.0 * row['share_over_limit']:.0f} %"
-        print(f"{file}: J_C {row['j_c_mean']:.1f}, limit {own.cost_limit:g}, {over}")
+        print(f"J_C {row['j_c_mean']:.1f}, limit {own.cost_limit:g}, {over}")
         if own.capture_video:
             print(f"film: {file.parent / 'videos' / file.stem}-episode-0.mp4")
 
@@ -988,17 +953,7 @@ def play(args: Args) -> None:
 if __name__ == "__main__":
     sys.path.append(os.getcwd())  # --env-id my_module:MyTask-v0 finds my_module.py in the current folder
     sys.stdout.reconfigure(line_buffering=True)  # a line is there at once
-    ended = "a process beside the training has ended, perhaps for want of memory"
-    kinds = {  # what raises -> exit status, and what is said if the error itself says little
-        KeyboardInterrupt: (130, "interrupted"),
-        EnvironmentFailed: (1, "the environment failed"),
-        FloatingPointError: (3, ""),
-        BrokenExecutor: (2, ended),
-        EOFError: (2, ended),
-        torch.OutOfMemoryError: (2, "the GPU is full: lower --num-seeds, --buffer-size or --batch-size"),
-        ValueError: (2, ""),
-        OSError: (2, ""),
-    }
+    status = {EnvironmentFailed: 1, FloatingPointError: 3, KeyboardInterrupt: 130}  # 2: input, disk or memory
     try:
         args = tyro.cli(Args)
         if sum(folder is not None for folder in (args.resume, args.run_dir, args.evaluate)) > 1:
@@ -1007,10 +962,13 @@ if __name__ == "__main__":
             stored = stored_args(Path(args.resume).expanduser())
             args = tyro.cli(Args, default=replace(stored, resume=args.resume))
         play(args) if args.evaluate else train(args)
-    except tuple(kinds) as error:
+    except (ValueError, OSError, EOFError, BrokenExecutor, torch.OutOfMemoryError, *status) as error:
+        text = f"{type(error).__name__}: {error}"
         if isinstance(error, EnvironmentFailed):
             print(error, file=sys.stderr)  # the task's own traceback
-        status, said = next(kinds[kind] for kind in kinds if isinstance(error, kind))
-        line = "; ".join([said or str(error), *getattr(error, "__notes__", [])])
+            text = "the environment failed"
+        line = "; ".join([text, *getattr(error, "__notes__", [])])
         print(f"{ALGORITHM}.py: {' '.join(line.split())}", file=sys.stderr)
-        sys.exit(status)
+        for process in active_children():  # they may be in the middle of an evaluation
+            process.terminate()
+        sys.exit(status.get(type(error), 2))

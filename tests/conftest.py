@@ -6,8 +6,6 @@ import inspect
 import os
 import subprocess
 import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,12 +40,11 @@ longest = modules("sac_hpo_safe")
 
 def make_args(module, **changes):
     """Args of a script. Where it needs a cost and none is given or known for the task: torque, limited to 0:
-    lambda moves at every episode and Algorithm 3 rejects some actions. Without rounding by default."""
-    family = changes.get("env_id", "Hopper-v4").rpartition("-v")[0]
+    lambda moves at every episode and Algorithm 3 rejects some actions."""
+    changes = {"env_id": "Hopper-v4", **changes}
+    family = changes["env_id"].rpartition("-v")[0]
     if module.__name__ in SAFE and "cost" not in changes and family not in module.COSTS:
         changes = {"cost": "torque", "cost_limit": 0.0, **changes}
-    if hasattr(module.Args, "bfloat16_force"):
-        changes = {"bfloat16_force": False, **changes}
     return module.Args(**changes)
 
 
@@ -57,13 +54,11 @@ def cost_flags(name: str) -> list[str]:
 
 
 def make_agent(module, obs_dim=3, action_dim=2, seeds=1, seed=0, dtype=torch.float64, fresh=False, **changes):
-    """An agent of seeds `seed`, `seed` + 1, ... with random weights, and resolved arguments. Unless `fresh`,
-    targets and critics differ, as after some training: a formula that takes one for the other is noticed."""
+    """S agents with random weights, and resolved arguments. Unless `fresh`, targets and critics differ, as
+    after some training: a formula that takes one for the other is noticed."""
     args = module.resolve(make_args(module, **changes))
-    agent = module.Agent(seeds, obs_dim, action_dim, args)
-    generators, _ = module.make_generators(range(seed, seed + seeds), torch.device("cpu"))
-    module.draw_weights(agent, generators)
-    agent.to(dtype)
+    generator = torch.Generator().manual_seed(seed)
+    agent = module.Agent(generator, seeds, obs_dim, action_dim, args).to(dtype)
     with torch.no_grad():
         for name, parameter in agent.named_parameters():
             if "target" in name and not fresh:
@@ -92,9 +87,13 @@ def random_batch(module, rows=16, seeds=1, obs_dim=3, action_dim=2, seed=7, dtyp
     return module.Batch(**{name: row[name] for name in module.Batch._fields})
 
 
+def action_dim_of(agent) -> int:
+    return agent.policy.mean.bias.shape[-1]
+
+
 def noise_for(agent, rows=16, seeds=1, seed=3, dtype=torch.float64):
     """Of an update: (2 draws, S, B, A)."""
-    return random(2 * agent.policy.draws, seeds, rows, agent.action_dim, seed=seed, dtype=dtype)
+    return random(2 * agent.draws, seeds, rows, action_dim_of(agent), seed=seed, dtype=dtype)
 
 
 def plain_optimizers(agent, **rates):
@@ -109,24 +108,22 @@ def weights(module):
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
-def deterministic_action(agent, obs):
-    """tanh(mean) and what the policy makes of it at (S, B, O), to Algorithm 3 first states as well."""
-    no_noise = torch.zeros(agent.policy.draws, *obs.shape[:2], agent.action_dim, dtype=obs.dtype)
-    with torch.no_grad():
-        if "first_obs" in inspect.signature(agent.policy.act).parameters:
-            return agent.policy.act(obs, no_noise, obs)[0]
-        return agent.policy.act(obs, no_noise)
+def weights_of(agent, seeds, index=0) -> dict:
+    """A copy of one agent's weights, as an agent of one seed has them."""
+    return {name: value.chunk(seeds)[index].clone() for name, value in agent.state_dict().items()}
 
 
-def weights_of(agent, index=0) -> dict:
-    """As the script of the agent cuts one seed out."""
-    return sys.modules[type(agent).__module__].weights_of(agent, index)
+def act(agent, obs, noise, first_obs=None):
+    """The actions (S, B, A), of Algorithm 3 too: there the episodes began at first_obs, or at obs."""
+    if "first_obs" in inspect.signature(agent.act).parameters:
+        return agent.act(obs, noise, obs if first_obs is None else first_obs)[0]
+    return agent.act(obs, noise)
 
 
 def rows_of(run, seed=1) -> list[dict]:
-    """eval.csv without the columns that a clock fills."""
+    """eval.csv without the column that a clock fills."""
     table = list(csv.DictReader((Path(run) / f"seed_{seed}" / "eval.csv").read_text().splitlines()))
-    return [{name: row[name] for name in row if name not in ("seconds", "steps_per_second")} for row in table]
+    return [{name: row[name] for name in row if name != "steps_per_second"} for row in table]
 
 
 def agent_of(run, step, seed=1) -> dict:
@@ -139,14 +136,6 @@ def same(first, second) -> bool:
     )
 
 
-def resume(module, run, **changes):
-    """In another second than the run began in: TensorBoard reads the files of one second in the order of a
-    counter's text, 10 before 9."""
-    began = [int(path.name.split(".")[3]) for path in Path(run).rglob("events.out.tfevents.*")]
-    time.sleep(max(0.0, max(began, default=0) + 1.0 - time.time()))
-    return module.train(replace(module.stored_args(str(run)), resume=str(run), **changes))
-
-
 def command(name, *words) -> list[str]:
     return [sys.executable, str(ROOT / f"{name}.py"), *map(str, words)]
 
@@ -154,11 +143,3 @@ def command(name, *words) -> list[str]:
 def call(name, *words, **options):
     """Runs a script as a user does."""
     return subprocess.run(command(name, *words), capture_output=True, text=True, **options)
-
-
-def refused(capsys, function, *arguments) -> tuple[int, str]:
-    """Exit status and the one line on stderr of something that ends the program."""
-    with pytest.raises(SystemExit) as stopped:
-        function(*arguments)
-    (line,) = capsys.readouterr().err.splitlines()
-    return stopped.value.code, line
