@@ -110,7 +110,7 @@ def test_the_scripts_understand_the_commands(bench, experiment, runs):
         assert seed == "seed_1" and flags_of[label] == flags[6 : 6 + len(flags_of[label])]
         module = importlib.import_module(script)
         args = module.resolve(tyro.cli(module.Args, args=flags))
-        assert (args.env_id, args.run_dir) == (task, folder)
+        assert args.env_id == task and args.run_dir.endswith(folder)
 
 
 def test_options(bench):
