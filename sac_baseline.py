@@ -247,7 +247,9 @@ def blamed() -> Iterator[None]:
     """Whatever a task raises is the task's."""
     try:
         yield
-    except (Exception, SystemExit):
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # SystemExit, or a panic of a simulator written in Rust, is no Exception
         raise EnvironmentFailed(traceback.format_exc()) from None
 
 
@@ -256,7 +258,9 @@ def named(what: object) -> Iterator[None]:
     """Whatever is raised about an argument or a file becomes an error that names it."""
     try:
         yield
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(f"{what}: {type(error).__name__}: {error}") from error
 
@@ -293,9 +297,10 @@ class Fresh(gym.Wrapper):
 
     def close(self) -> None:
         try:
-            self.env.close()
-        except (Exception, SystemExit):
-            print(f"the environment cannot be closed:\n{traceback.format_exc()}", file=sys.stderr)
+            with blamed():
+                self.env.close()
+        except EnvironmentFailed as error:
+            print(f"the environment cannot be closed:\n{error}", file=sys.stderr)
 
 
 def make_env(args: Args, film: Path | None = None) -> gym.Env:
