@@ -33,11 +33,12 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import active_children, current_process, get_context, parent_process
+from multiprocessing import current_process, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 from typing import NamedTuple
@@ -536,22 +537,23 @@ def evaluate(path: Path, args: Args) -> dict[str, float]:
     return {name: float(value) for name, value in row.items()}
 
 
-def start_worker() -> None:
-    """A process that evaluates ends with its parent, even if that was killed."""
+def start_worker(parent: Connection) -> None:
     torch.set_num_threads(1)
-    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+    Thread(target=lambda: (parent.poll(None), os._exit(1)), daemon=True).start()
 
 
-def start_workers(n: int) -> ProcessPoolExecutor:
-    if getattr(current_process(), "_inheriting", False):  # where the error below comes from
-        raise SystemExit(1)
-    pool = ProcessPoolExecutor(n, get_context("spawn"), start_worker)  # a fork could not use CUDA
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C is for this process alone
-    started = [pool.submit(int) for _ in range(n)]
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    with named('several agents need processes, which need `if __name__ == "__main__":` in a script of yours'):
-        [process.result() for process in started]
-    return pool
+@contextmanager
+def workers(n: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that evaluate. They end with the block, and with this process if it is killed."""
+    spawn = get_context("spawn")  # a forked process could not use CUDA
+    theirs, ours = spawn.Pipe(duplex=False)  # carries nothing: that `ours` is closed ends the processes
+    with ProcessPoolExecutor(n, spawn, start_worker, (theirs,)) as pool, ours:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C is for this process alone
+        started = [pool.submit(int) for _ in range(n)]
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with named('several agents need processes, and a script of yours needs `if __name__ == "__main__":`'):
+            [process.result() for process in started]
+        yield pool
 
 
 # ------------------------------------------------------------------------------------ plumbing: a run on disk
@@ -585,8 +587,8 @@ class Run(AbstractContextManager):
     An error that breaks it off gets a note that says how to go on.
     """
 
-    def __init__(self, args: Args, workers: ProcessPoolExecutor | None, shapes: dict):
-        self.args, self.workers, self.shapes, self.folder = args, workers, shapes, Path(args.run_dir)
+    def __init__(self, args: Args, pool: ProcessPoolExecutor | None, shapes: dict):
+        self.args, self.pool, self.shapes, self.folder = args, pool, shapes, Path(args.run_dir)
         self.folders = [self.folder / f"seed_{args.seed + i}" for i in range(args.num_seeds)]
         config, starts = self.folder / "config.json", []
         if args.resume or config.exists():
@@ -623,8 +625,6 @@ class Run(AbstractContextManager):
     def __exit__(self, kind, error, trace) -> None:
         for writer in self.writers:
             writer.close()
-        if self.workers:
-            self.workers.shutdown(wait=not error, cancel_futures=True)
         self.lock.release()
         if error:
             resume = f"python {ALGORITHM}.py --resume {shlex.quote(str(self.folder))}"
@@ -664,9 +664,9 @@ class Run(AbstractContextManager):
             state = {"algorithm": ALGORITHM, "args": asdict(args), "step": step, "agent": own}
             write(path, state | self.shapes)
             job = evaluate, path, args
-            row = self.workers.submit(*job).result if self.workers else partial(*job)
+            row = self.pool.submit(*job).result if self.pool else partial(*job)
             self.evaluations.append((i, step, self.speed, row))
-        if not self.workers:
+        if not self.pool:
             self.collect()
 
     def collect(self) -> None:
@@ -699,11 +699,11 @@ class Run(AbstractContextManager):
 def train(args: Args) -> Path:
     """Trains all agents; returns the run's folder. Raises ValueError or OSError for what cannot work,
     FloatingPointError for a number that is not finite, EnvironmentFailed for what the task raises."""
+    if getattr(current_process(), "_inheriting", False):  # a script without a guard: `workers` says so
+        raise SystemExit(1)
     args = resolve(args)
     torch.set_num_threads(args.torch_threads)
     seeds, device = args.num_seeds, torch.device("cuda" if args.cuda else "cpu")
-    beside = args.cuda or seeds > 1  # evaluations; on a GPU, tasks of several agents as well
-    workers = start_workers(min(seeds, max(1, os.cpu_count() // 2))) if beside else None
     vector = partial(AsyncVectorEnv, context="spawn") if args.cuda and seeds > 1 else SyncVectorEnv
     if args.capture_video:
         make_env(args, film=Path(args.run_dir, "try")).close()
@@ -733,7 +733,8 @@ def train(args: Args) -> Path:
 
     act, learn = capture(act, tensors), capture(learn, tensors)
     shapes = {"obs_dim": obs_dim, "low": torch.from_numpy(low), "high": torch.from_numpy(high)}
-    with Run(args, workers, shapes) as run:
+    beside = workers(min(seeds, max(1, os.cpu_count() // 2))) if args.cuda or seeds > 1 else nullcontext()
+    with beside as pool, Run(args, pool, shapes) as run:
         if run.is_finished:
             print(f"{run.folder} is finished: {run.start} steps. To go on, give a larger --total-timesteps.")
             return run.folder
@@ -812,6 +813,8 @@ def resolve(args: Args) -> Args:
             raise ValueError(f"--{name.replace('_', '-')} cannot be {value}")
     if max(args.gamma, args.tau) > 1.0:
         raise ValueError("--gamma and --tau must be at most 1")
+    if "" in (args.env_id, args.resume, args.run_dir):
+        raise ValueError("--env-id, --resume and --run-dir must not be empty")
     now = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9}"
     name = f"{args.env_id}__{ALGORITHM}__{args.seed}__{now}"
     folder = args.resume or args.run_dir or f"runs/{re.sub('[/:]', '-', name)}"
@@ -845,10 +848,10 @@ if __name__ == "__main__":
         args = tyro.cli(Args)
         if sum(folder is not None for folder in (args.resume, args.run_dir, args.evaluate)) > 1:
             raise ValueError("give one of --resume, --run-dir and --evaluate")
-        if args.resume:  # what is not given is as in the run
+        if args.resume is not None:  # what is not given is as in the run
             stored = stored_args(Path(args.resume).expanduser())
             args = tyro.cli(Args, default=replace(stored, resume=args.resume))
-        play(args) if args.evaluate else train(args)
+        train(args) if args.evaluate is None else play(args)
     except (ValueError, OSError, EOFError, BrokenExecutor, torch.OutOfMemoryError, *status) as error:
         text = f"{type(error).__name__}: {error}"
         if isinstance(error, EnvironmentFailed):
@@ -856,6 +859,4 @@ if __name__ == "__main__":
             text = "the environment failed"
         line = "; ".join([text, *getattr(error, "__notes__", [])])
         print(f"{ALGORITHM}.py: {' '.join(line.split())}", file=sys.stderr)
-        for process in active_children():  # they may be in the middle of an evaluation
-            process.terminate()
         sys.exit(status.get(type(error), 2))
