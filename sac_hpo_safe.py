@@ -1135,10 +1135,10 @@ if __name__ == "__main__":
             args = tyro.cli(Args, default=replace(stored, resume=args.resume))
         train(args) if args.evaluate is None else play(args)
     except (ValueError, OSError, EOFError, BrokenExecutor, torch.OutOfMemoryError, *status) as error:
-        text = f"{type(error).__name__}: {error}"
+        said = {EnvironmentFailed: "the environment failed", KeyboardInterrupt: "interrupted"}
         if isinstance(error, EnvironmentFailed):
             print(error, file=sys.stderr)  # the task's own traceback
-            text = "the environment failed"
+        text = said.get(type(error), f"{type(error).__name__}: {error}")
         line = "; ".join([text, *getattr(error, "__notes__", [])])
         print(f"{ALGORITHM}.py: {' '.join(line.split())}", file=sys.stderr)
         sys.exit(status.get(type(error), 2))
