@@ -690,9 +690,12 @@ def capture(function: Callable, tensors: list[Tensor]) -> Callable:
 def write(path: Path, content: dict | str) -> None:
     """Through a temporary file: if the process is killed meanwhile, the old file is still whole."""
     part = path.with_name(path.name + ".part")
-    with named(path):
-        part.write_text(content) if isinstance(content, str) else torch.save(content, part)
-        part.replace(path)
+    try:
+        with named(path):
+            part.write_text(content) if isinstance(content, str) else torch.save(content, part)
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read(path: Path) -> dict:
@@ -753,7 +756,8 @@ def evaluate(path: Path, args: Args) -> dict[str, float]:
     agent, state = load(path, args)
     low, high, n = state["low"].numpy(), state["high"].numpy(), args.eval_episodes
     films = [path.parent / "videos" / path.name if args.capture_video else None] + (n - 1) * [None]
-    envs = SyncVectorEnv([partial(make_env, args, film) for film in films])  # what has ended begins anew
+    with blamed():  # training has made the same task before
+        envs = SyncVectorEnv([partial(make_env, args, film) for film in films])  # what has ended begins anew
     seeds = np.random.default_rng([args.seed, state["step"]]).integers(2**31, size=n).tolist()
     obs, _ = envs.reset(seed=seeds)
     first_obs, accepted_at = obs, []
@@ -861,7 +865,8 @@ class Run(AbstractContextManager):
             self.lock.acquire(timeout=0)
         path = self.folder / "checkpoint.pt"
         self.saved = read(path) if path.exists() else {"step": 0, "rows": [[] for _ in self.folders]}
-        self.start, self.rows = self.saved["step"], self.saved["rows"]  # rows: of each eval.csv
+        with named(f"{path} is no checkpoint"):
+            self.start, self.rows = self.saved["step"], self.saved["rows"]  # rows: of each eval.csv
         self.kept, self.is_finished = self.start, self.start >= args.total_timesteps
         self.clock, self.told = (self.start, time.perf_counter()), time.perf_counter()
         self.writers, self.evaluations = [], []  # agent, step, steps per second, how to get the row
@@ -871,10 +876,11 @@ class Run(AbstractContextManager):
         starts.append({"step": self.start, **surroundings()})
         write(config, json.dumps({"algorithm": ALGORITHM, "args": kept, "starts": starts}, indent=2) + "\n")
         if args.track:
-            import wandb
+            with named("--track"):
+                import wandb
 
-            name = self.folder.name
-            wandb.init(name=name, id=name, resume="allow", sync_tensorboard=True, config=kept)
+                name = self.folder.name
+                wandb.init(name=name, id=name, resume="allow", sync_tensorboard=True, config=kept)
         self.writers = [SummaryWriter(str(folder), purge_step=self.start + 1) for folder in self.folders]
 
     def __exit__(self, kind, error, trace) -> None:
@@ -962,7 +968,7 @@ def train(args: Args) -> Path:
     seeds, device = args.num_seeds, torch.device("cuda" if args.cuda else "cpu")
     vector = partial(AsyncVectorEnv, context="spawn") if args.cuda and seeds > 1 else SyncVectorEnv
     if args.capture_video:
-        make_env(args, film=Path(args.run_dir, "try")).close()
+        make_env(args, film=Path.cwd() / "try").close()
     envs = vector([partial(make_env, args)] * seeds, autoreset_mode=AutoresetMode.DISABLED)
     low, high = envs.single_action_space.low, envs.single_action_space.high
     obs_dim, action_dim = envs.single_observation_space.shape[0], low.size
@@ -997,9 +1003,10 @@ def train(args: Args) -> Path:
             print(f"{run.folder} is finished: {run.start} steps. To go on, give a larger --total-timesteps.")
             return run.folder
         if run.start:
-            restore(tensors, run.saved["tensors"])
-            generator.set_state(run.saved["random"])
-            buffer.load_state_dict(run.saved["buffer"])
+            with named(f"{run.folder}/checkpoint.pt does not fit"):
+                restore(tensors, run.saved["tensors"])
+                generator.set_state(run.saved["random"])
+                buffer.load_state_dict(run.saved["buffer"])
         print(f"{run.folder}: steps {run.start} to {args.total_timesteps} on {device}\n{args}")
 
         steps = range(run.start + 1, args.total_timesteps + 1)
@@ -1113,6 +1120,7 @@ def play(args: Args) -> None:
     for file in [path] if path.is_file() else sorted(newest.values()):
         own = resolve(tyro.cli(Args, default=load(file)[0].args))
         torch.set_num_threads(own.torch_threads)
+        make_env(own).close()  # whose errors are those of an argument
         row = evaluate(file, own)
         returns = " ".join(f"{row[f'return_{i}']:.1f}" for i in range(own.eval_episodes))
         print(f"{file}: returns {returns}, mean {row['return_mean']:.1f}")
