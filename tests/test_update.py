@@ -3,6 +3,7 @@
 import importlib
 import os
 from collections import deque
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 
@@ -220,7 +221,7 @@ def recorded_run(script, monkeypatch, folder, env_id, seeds=1, steps=60, **chang
 
     monkeypatch.setattr(script, "update", update)
     monkeypatch.setattr(script.Agent, "act", act)
-    monkeypatch.setattr(script, "start_workers", lambda n: None)  # evaluations in this process
+    monkeypatch.setattr(script, "workers", lambda n: nullcontext())  # evaluations in this process
     changes = dict(eval_frequency=10_000, eval_episodes=1, batch_size=8) | changes
     args = make_args(
         script, env_id=env_id, num_seeds=seeds, total_timesteps=steps, **changes, run_dir=str(folder)
