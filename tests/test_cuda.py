@@ -1,20 +1,18 @@
-"""On a GPU: a CUDA graph does what the same functions do eagerly, runs repeat and resume bit for bit.
-
-Skipped without one, but for what they compare. Whoever has one runs `pytest -m cuda`.
-"""
+"""On a GPU (`pytest -m cuda`): a CUDA graph does what eager execution does; runs repeat and resume."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from conftest import act, agent_of, make_args, rows_of, same
 
-ON_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: pytest -m cuda on one")
 OBS_DIM, ACTION_DIM, SEEDS = 11, 3, 3
 
 
 def on_a_gpu(test):
-    return pytest.mark.cuda(ON_A_GPU(test))
+    reason = "needs a GPU: pytest -m cuda on one"
+    return pytest.mark.cuda(pytest.mark.skipif(not torch.cuda.is_available(), reason=reason)(test))
 
 
 def system(module, graph: bool, device="cuda", **changes):
@@ -34,12 +32,12 @@ def system(module, graph: bool, device="cuda", **changes):
     noise_to_act = torch.zeros(agent.draws_to_act, SEEDS, 1, ACTION_DIM, device=device)
     noise = torch.zeros(2 * agent.draws, SEEDS, args.batch_size, ACTION_DIM, device=device)
     numbers = torch.zeros(SEEDS, args.batch_size, dtype=torch.long, device=device)
-    functions = (
-        lambda: act(agent, obs, noise_to_act, obs.flip(0)),
-        lambda: module.update(agent, optimizers, buffer.sample(numbers), noise, args),
-    )
-    changed = {f"agent {name}": value for name, value in agent.state_dict().items()}
-    changed |= {f"adam {number}": value for number, value in enumerate(adam)}
+
+    def learn():
+        return module.update(agent, optimizers, buffer.sample(numbers), noise, args)
+
+    functions = [partial(act, agent, obs, noise_to_act, obs.flip(0)), learn]
+    changed = dict(agent.state_dict()) | {f"adam {number}": value for number, value in enumerate(adam)}
     if graph:
         before = {name: value.clone() for name, value in changed.items()}
         functions = [module.capture(function, list(changed.values())) for function in functions]

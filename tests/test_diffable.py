@@ -113,7 +113,6 @@ def test_only_the_algorithms_differ():
         ("- plumbing: training", "- training"),
         ("def tanh_log_det(u: Tensor)", "def log_det_tanh(u: Tensor)"),
         ("import json\n", "import json\nimport csv\n"),
-        ("        sys.exit(status", "        os._exit(status"),
         ("Read it as if S were 1.", "Read it."),
         ("obs, returns = next_obs, returns + rewards", "returns, obs = returns + rewards, next_obs"),
         ("costs, whose = infos", "whose, costs = infos"),

@@ -18,9 +18,8 @@ import sac_nf
 
 def flow_with(action_dim, log_alpha, raw_s, dtype=torch.float64):
     flow = sac_nf.RadialFlow(torch.Generator().manual_seed(5), 1, action_dim).to(dtype)
-    with torch.no_grad():
-        flow.log_alpha.fill_(log_alpha)
-        flow.raw_s.fill_(raw_s)
+    torch.nn.init.constant_(flow.log_alpha, log_alpha)
+    torch.nn.init.constant_(flow.raw_s, raw_s)
     return flow
 
 
@@ -50,16 +49,12 @@ def test_one_to_one_for_extreme_parameters(log_alpha, raw_s):
     """On a ray from the centre the distance grows with the distance, and everything is finite; in float32 too
     at the centre and far from it."""
     flow = flow_with(2, log_alpha, raw_s)
-    with torch.no_grad():
-        flow.centre.zero_()  # so that small distances from it are not rounded away
+    torch.nn.init.zeros_(flow.centre)  # so that small distances from it are not rounded away
     r = torch.logspace(-8, 6, 500, dtype=torch.float64)
     new, log_det = flow(r.view(1, -1, 1) * torch.tensor([0.6, 0.8], dtype=torch.float64))
     distance = new.norm(dim=-1)
-    assert (distance.diff() > 0).all() and (distance > 0).all()
+    assert (distance.diff() > 0).all() and (distance > 0).all() and log_det.isfinite().all()
     torch.testing.assert_close(new[..., 0] / distance, torch.full_like(distance, 0.6))
-    loss = new.sum() + log_det.sum()
-    assert all(x.isfinite().all() for x in (loss, *torch.autograd.grad(loss, flow.parameters())))
-
     flow = flow_with(3, 0.5 * log_alpha, 0.6 * raw_s, torch.float32)
     z = (flow.centre + torch.tensor([0.0, 1e-6, 1.0, 1e6]).view(1, -1, 1)).detach().requires_grad_()
     new, log_det = flow(z)
@@ -106,16 +101,10 @@ def test_density_integrates_to_one_and_matches_samples():
 
 def test_number_of_flows():
     """By the task, as HalfCheetah's outside the table; one given by hand wins, 0 included."""
-    tasks = {
-        "Hopper-v4": 5,
-        "Walker2d-v5": 5,
-        "HalfCheetah-v4": 3,
-        "Ant-v5": 4,
-        "Humanoid-v4": 4,
-        "Swimmer-v4": 3,
-    }
-    for task, flows in (tasks | {f"Humanoid{x}BulletEnv-v0": 4 for x in ("", "FlagrunHarder")}).items():
+    five, four = ["Hopper-v4", "Walker2d-v5"], ["Ant-v5", "Humanoid-v4", "HumanoidFlagrunBulletEnv-v0"]
+    for task in [*five, *four, "HalfCheetah-v4", "Pendulum-v1"]:
         args = sac_nf.resolve(sac_nf.Args(env_id=task))
-        assert args.flows == flows and args.alpha == (0.05 if task.startswith("Humanoid") else 0.2)
+        assert args.flows == (5 if task in five else 4 if task in four else 3)
+        assert args.alpha == (0.05 if task.startswith("Humanoid") else 0.2)
     for flows in 0, 2:
         assert len(make_agent(sac_nf, flows=flows)[0].policy.flows) == flows

@@ -162,9 +162,7 @@ def test_three_agents_of_one_update_equal_three_single_ones(script):
     alone = [make_agent(script, **changes)[0] for _ in range(3)]
     for i, agent in enumerate(alone):
         agent.load_state_dict(weights_of(together, 3, i))
-    assert not same(alone[0].state_dict(), alone[1].state_dict())
-    everyone = [together, *alone]
-    optimizers = [script.make_optimizers(agent, args) for agent in everyone]
+    optimizers = [script.make_optimizers(agent, args) for agent in (together, *alone)]
     for step in range(5):
         batch, noise = random_batch(script, seeds=3, seed=10 * step), noise_for(together, seeds=3, seed=step)
         logs = script.update(together, optimizers[0], batch, noise, args)
@@ -223,10 +221,8 @@ def recorded_run(script, monkeypatch, folder, env_id, seeds=1, steps=60, **chang
     monkeypatch.setattr(script.Agent, "act", act)
     monkeypatch.setattr(script, "workers", lambda n: nullcontext())  # evaluations in this process
     changes = dict(eval_frequency=10_000, eval_episodes=1, batch_size=8) | changes
-    args = make_args(
-        script, env_id=env_id, num_seeds=seeds, total_timesteps=steps, **changes, run_dir=str(folder)
-    )
-    run = script.train(args)
+    changes |= dict(env_id=env_id, num_seeds=seeds, total_timesteps=steps, run_dir=str(folder))
+    run = script.train(make_args(script, **changes))
     return run, script.read(run / "checkpoint.pt"), updates, [call for call in acts if len(call[0]) == seeds]
 
 
