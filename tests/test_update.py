@@ -238,9 +238,9 @@ def test_what_is_random_in_a_run(script, monkeypatch, tmp_path):
     noise = torch.cat([to_act.flatten(), of_updates.flatten()])
     assert noise.unique().numel() == noise.numel() and abs(noise.mean()) < 5.0 / noise.numel() ** 0.5
     assert abs(noise.square().mean() - 1.0) < 5.0 * (2.0 / noise.numel()) ** 0.5
-    drawn = {tuple(actions.flatten().tolist()) for batch, _ in updates for actions in batch.action}
-    assert len(drawn) == 40  # minibatches
     actions = torch.stack(saved["buffer"]["rows"])[..., 1]
+    places = [(batch.action == actions.unsqueeze(1)).int().argmax(-1) for batch, _ in updates]
+    assert len({tuple(of_agent) for of_both in places for of_agent in of_both.tolist()}) == 40  # minibatches
     assert actions.shape == (2, 60) and actions.unique().numel() == 120
     uniform = actions[:, :40].flatten().sort().values
     assert (uniform - torch.linspace(-1.0, 1.0, 80)).abs().max() < 2.0 * 1.95 / 80**0.5  # Kolmogorov-Smirnov
