@@ -33,11 +33,12 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import active_children, current_process, get_context, parent_process
+from multiprocessing import current_process, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 from typing import NamedTuple
@@ -247,7 +248,9 @@ def blamed() -> Iterator[None]:
     """Whatever a task raises is the task's."""
     try:
         yield
-    except (Exception, SystemExit):
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # SystemExit, or a panic of a simulator written in Rust, is no Exception
         raise EnvironmentFailed(traceback.format_exc()) from None
 
 
@@ -256,7 +259,9 @@ def named(what: object) -> Iterator[None]:
     """Whatever is raised about an argument or a file becomes an error that names it."""
     try:
         yield
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(f"{what}: {type(error).__name__}: {error}") from error
 
@@ -293,9 +298,10 @@ class Fresh(gym.Wrapper):
 
     def close(self) -> None:
         try:
-            self.env.close()
-        except (Exception, SystemExit):
-            print(f"the environment cannot be closed:\n{traceback.format_exc()}", file=sys.stderr)
+            with blamed():
+                self.env.close()
+        except EnvironmentFailed as error:
+            print(f"the environment cannot be closed:\n{error}", file=sys.stderr)
 
 
 def make_env(args: Args, film: Path | None = None) -> gym.Env:
@@ -418,7 +424,8 @@ def make_optimizers(agent: Agent, args: Args) -> dict[str, torch.optim.Adam]:
 @torch.no_grad()
 def restore(tensors: list[Tensor], saved: list[Tensor]) -> None:
     """In place, where optimisers and CUDA graphs read them."""
-    torch._foreach_copy_(tensors, saved)
+    for tensor, value in zip(tensors, saved, strict=True):
+        tensor.copy_(value)
 
 
 def capture(function: Callable, tensors: list[Tensor]) -> Callable:
@@ -454,9 +461,12 @@ def capture(function: Callable, tensors: list[Tensor]) -> Callable:
 def write(path: Path, content: dict | str) -> None:
     """Through a temporary file: if the process is killed meanwhile, the old file is still whole."""
     part = path.with_name(path.name + ".part")
-    with named(path):
-        part.write_text(content) if isinstance(content, str) else torch.save(content, part)
-        part.replace(path)
+    try:
+        with named(path):
+            part.write_text(content) if isinstance(content, str) else torch.save(content, part)
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read(path: Path) -> dict:
@@ -508,7 +518,8 @@ def evaluate(path: Path, args: Args) -> dict[str, float]:
     agent, state = load(path, args)
     low, high, n = state["low"].numpy(), state["high"].numpy(), args.eval_episodes
     films = [path.parent / "videos" / path.name if args.capture_video else None] + (n - 1) * [None]
-    envs = SyncVectorEnv([partial(make_env, args, film) for film in films])  # what has ended begins anew
+    with blamed():  # training has made the same task before
+        envs = SyncVectorEnv([partial(make_env, args, film) for film in films])  # what has ended begins anew
     seeds = np.random.default_rng([args.seed, state["step"]]).integers(2**31, size=n).tolist()
     obs, _ = envs.reset(seed=seeds)
     first = torch.from_numpy(obs)[None], torch.from_numpy(decide(agent, obs))[None]
@@ -530,22 +541,23 @@ def evaluate(path: Path, args: Args) -> dict[str, float]:
     return {name: float(value) for name, value in row.items()}
 
 
-def start_worker() -> None:
-    """A process that evaluates ends with its parent, even if that was killed."""
+def start_worker(parent: Connection) -> None:
     torch.set_num_threads(1)
-    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+    Thread(target=lambda: (parent.poll(None), os._exit(1)), daemon=True).start()
 
 
-def start_workers(n: int) -> ProcessPoolExecutor:
-    if getattr(current_process(), "_inheriting", False):  # where the error below comes from
-        raise SystemExit(1)
-    pool = ProcessPoolExecutor(n, get_context("spawn"), start_worker)  # a fork could not use CUDA
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C is for this process alone
-    started = [pool.submit(int) for _ in range(n)]
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    with named('several agents need processes, which need `if __name__ == "__main__":` in a script of yours'):
-        [process.result() for process in started]
-    return pool
+@contextmanager
+def workers(n: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that evaluate. They end with the block, and with this process if it is killed."""
+    spawn = get_context("spawn")  # a forked process could not use CUDA
+    theirs, ours = spawn.Pipe(duplex=False)  # carries nothing: that `ours` is closed ends the processes
+    with ProcessPoolExecutor(n, spawn, start_worker, (theirs,)) as pool, ours:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C is for this process alone
+        started = [pool.submit(int) for _ in range(n)]
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with named('several agents need processes, and a script of yours needs `if __name__ == "__main__":`'):
+            [process.result() for process in started]
+        yield pool
 
 
 # ------------------------------------------------------------------------------------ plumbing: a run on disk
@@ -579,8 +591,8 @@ class Run(AbstractContextManager):
     An error that breaks it off gets a note that says how to go on.
     """
 
-    def __init__(self, args: Args, workers: ProcessPoolExecutor | None, shapes: dict):
-        self.args, self.workers, self.shapes, self.folder = args, workers, shapes, Path(args.run_dir)
+    def __init__(self, args: Args, pool: ProcessPoolExecutor | None, shapes: dict):
+        self.args, self.pool, self.shapes, self.folder = args, pool, shapes, Path(args.run_dir)
         self.folders = [self.folder / f"seed_{args.seed + i}" for i in range(args.num_seeds)]
         config, starts = self.folder / "config.json", []
         if args.resume or config.exists():
@@ -598,7 +610,8 @@ class Run(AbstractContextManager):
             self.lock.acquire(timeout=0)
         path = self.folder / "checkpoint.pt"
         self.saved = read(path) if path.exists() else {"step": 0, "rows": [[] for _ in self.folders]}
-        self.start, self.rows = self.saved["step"], self.saved["rows"]  # rows: of each eval.csv
+        with named(f"{path} is no checkpoint"):
+            self.start, self.rows = self.saved["step"], self.saved["rows"]  # rows: of each eval.csv
         self.kept, self.is_finished = self.start, self.start >= args.total_timesteps
         self.clock, self.told = (self.start, time.perf_counter()), time.perf_counter()
         self.writers, self.evaluations = [], []  # agent, step, steps per second, how to get the row
@@ -608,17 +621,16 @@ class Run(AbstractContextManager):
         starts.append({"step": self.start, **surroundings()})
         write(config, json.dumps({"algorithm": ALGORITHM, "args": kept, "starts": starts}, indent=2) + "\n")
         if args.track:
-            import wandb
+            with named("--track"):
+                import wandb
 
-            name = self.folder.name
-            wandb.init(name=name, id=name, resume="allow", sync_tensorboard=True, config=kept)
+                name = self.folder.name
+                wandb.init(name=name, id=name, resume="allow", sync_tensorboard=True, config=kept)
         self.writers = [SummaryWriter(str(folder), purge_step=self.start + 1) for folder in self.folders]
 
     def __exit__(self, kind, error, trace) -> None:
         for writer in self.writers:
             writer.close()
-        if self.workers:
-            self.workers.shutdown(wait=not error, cancel_futures=True)
         self.lock.release()
         if error:
             resume = f"python {ALGORITHM}.py --resume {shlex.quote(str(self.folder))}"
@@ -658,9 +670,9 @@ class Run(AbstractContextManager):
             state = {"algorithm": ALGORITHM, "args": asdict(args), "step": step, "agent": own}
             write(path, state | self.shapes)
             job = evaluate, path, args
-            row = self.workers.submit(*job).result if self.workers else partial(*job)
+            row = self.pool.submit(*job).result if self.pool else partial(*job)
             self.evaluations.append((i, step, self.speed, row))
-        if not self.workers:
+        if not self.pool:
             self.collect()
 
     def collect(self) -> None:
@@ -693,14 +705,14 @@ class Run(AbstractContextManager):
 def train(args: Args) -> Path:
     """Trains all agents; returns the run's folder. Raises ValueError or OSError for what cannot work,
     FloatingPointError for a number that is not finite, EnvironmentFailed for what the task raises."""
+    if getattr(current_process(), "_inheriting", False):  # a script without a guard: `workers` says so
+        raise SystemExit(1)
     args = resolve(args)
     torch.set_num_threads(args.torch_threads)
     seeds, device = args.num_seeds, torch.device("cuda" if args.cuda else "cpu")
-    beside = args.cuda or seeds > 1  # evaluations; on a GPU, tasks of several agents as well
-    workers = start_workers(min(seeds, max(1, os.cpu_count() // 2))) if beside else None
     vector = partial(AsyncVectorEnv, context="spawn") if args.cuda and seeds > 1 else SyncVectorEnv
     if args.capture_video:
-        make_env(args, film=Path(args.run_dir, "try")).close()
+        make_env(args, film=Path.cwd() / "try").close()
     envs = vector([partial(make_env, args)] * seeds, autoreset_mode=AutoresetMode.DISABLED)
     low, high = envs.single_action_space.low, envs.single_action_space.high
     obs_dim, action_dim = envs.single_observation_space.shape[0], low.size
@@ -727,14 +739,16 @@ def train(args: Args) -> Path:
 
     act, learn = capture(act, tensors), capture(learn, tensors)
     shapes = {"obs_dim": obs_dim, "low": torch.from_numpy(low), "high": torch.from_numpy(high)}
-    with Run(args, workers, shapes) as run:
+    beside = workers(min(seeds, max(1, os.cpu_count() // 2))) if args.cuda or seeds > 1 else nullcontext()
+    with beside as pool, Run(args, pool, shapes) as run:
         if run.is_finished:
             print(f"{run.folder} is finished: {run.start} steps. To go on, give a larger --total-timesteps.")
             return run.folder
         if run.start:
-            restore(tensors, run.saved["tensors"])
-            generator.set_state(run.saved["random"])
-            buffer.load_state_dict(run.saved["buffer"])
+            with named(f"{run.folder}/checkpoint.pt does not fit"):
+                restore(tensors, run.saved["tensors"])
+                generator.set_state(run.saved["random"])
+                buffer.load_state_dict(run.saved["buffer"])
         print(f"{run.folder}: steps {run.start} to {args.total_timesteps} on {device}\n{args}")
 
         steps = range(run.start + 1, args.total_timesteps + 1)
@@ -806,6 +820,8 @@ def resolve(args: Args) -> Args:
             raise ValueError(f"--{name.replace('_', '-')} cannot be {value}")
     if max(args.gamma, args.tau) > 1.0:
         raise ValueError("--gamma and --tau must be at most 1")
+    if "" in (args.env_id, args.resume, args.run_dir):
+        raise ValueError("--env-id, --resume and --run-dir must not be empty")
     now = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9}"
     name = f"{args.env_id}__{ALGORITHM}__{args.seed}__{now}"
     folder = args.resume or args.run_dir or f"runs/{re.sub('[/:]', '-', name)}"
@@ -824,6 +840,7 @@ def play(args: Args) -> None:
     for file in [path] if path.is_file() else sorted(newest.values()):
         own = resolve(tyro.cli(Args, default=load(file)[0].args))
         torch.set_num_threads(own.torch_threads)
+        make_env(own).close()  # whose errors are those of an argument
         row = evaluate(file, own)
         returns = " ".join(f"{row[f'return_{i}']:.1f}" for i in range(own.eval_episodes))
         print(f"{file}: returns {returns}, mean {row['return_mean']:.1f}")
@@ -839,17 +856,15 @@ if __name__ == "__main__":
         args = tyro.cli(Args)
         if sum(folder is not None for folder in (args.resume, args.run_dir, args.evaluate)) > 1:
             raise ValueError("give one of --resume, --run-dir and --evaluate")
-        if args.resume:  # what is not given is as in the run
+        if args.resume is not None:  # what is not given is as in the run
             stored = stored_args(Path(args.resume).expanduser())
             args = tyro.cli(Args, default=replace(stored, resume=args.resume))
-        play(args) if args.evaluate else train(args)
+        train(args) if args.evaluate is None else play(args)
     except (ValueError, OSError, EOFError, BrokenExecutor, torch.OutOfMemoryError, *status) as error:
-        text = f"{type(error).__name__}: {error}"
+        said = {EnvironmentFailed: "the environment failed", KeyboardInterrupt: "interrupted"}
         if isinstance(error, EnvironmentFailed):
             print(error, file=sys.stderr)  # the task's own traceback
-            text = "the environment failed"
+        text = said.get(type(error), f"{type(error).__name__}: {error}")
         line = "; ".join([text, *getattr(error, "__notes__", [])])
         print(f"{ALGORITHM}.py: {' '.join(line.split())}", file=sys.stderr)
-        for process in active_children():  # they may be in the middle of an evaluation
-            process.terminate()
         sys.exit(status.get(type(error), 2))
