@@ -916,8 +916,6 @@ class Run(AbstractContextManager):
         """Writes agent_<step>.pt of each seed and has it played, in a process beside the training or here."""
         self.collect()
         weights, n = agent.state_dict(), len(self.folders)
-        for value in weights.values():
-            self.check(value, "a weight", step)
         for i, folder in enumerate(self.folders):
             args = replace(self.args, seed=self.args.seed + i, num_seeds=1, run_dir=None, resume=None)
             own = {name: value.chunk(n)[i].cpu().clone() for name, value in weights.items()}
@@ -985,12 +983,11 @@ def train(args: Args) -> Path:
     noise_to_act = torch.zeros(agent.draws_to_act, seeds, 1, action_dim, device=device)
     noise = torch.zeros(2 * agent.draws, seeds, args.batch_size, action_dim, device=device)
     numbers = torch.zeros(seeds, args.batch_size, dtype=torch.long, device=device)
-    chosen = torch.zeros(seeds, action_dim + 1, pin_memory=args.cuda)
+    chosen = torch.zeros(seeds, action_dim, pin_memory=args.cuda)
     chosen_now = torch.get_device_module(device).Event()
 
     def act() -> Tensor:
-        action, accepted_at = agent.act(obs_now, noise_to_act, first_now)
-        return torch.cat([action, accepted_at.unsqueeze(-1)], dim=-1).squeeze(1)
+        return agent.act(obs_now, noise_to_act, first_now)[0].squeeze(1)
 
     def learn() -> dict[str, Tensor]:
         return update(agent, optimizers, buffer.sample(numbers), noise, args)
@@ -1018,7 +1015,7 @@ def train(args: Args) -> Path:
                 obs, _ = envs.reset(seed=reset_seeds.tolist())
                 returns, lengths = np.zeros((2, seeds))
                 costs_so_far = np.zeros((2, seeds))  # of each episode: their sum, and discounted
-                first_obs, leapfrog_steps = obs.copy(), np.zeros(seeds)
+                first_obs = obs.copy()
             run.check(obs, "the environment's observation", step)
 
             if step <= args.learning_starts:
@@ -1035,8 +1032,7 @@ def train(args: Args) -> Path:
                     numbers.random_(generator=generator)
                     logs = learn()
                 chosen_now.synchronize()
-                actions, accepted_at = chosen[:, :-1].numpy(), chosen[:, -1].numpy()  # (S, A) and (S,)
-                leapfrog_steps += np.minimum(accepted_at, args.max_leapfrog_steps)
+                actions = chosen.numpy()  # (S, A)
                 run.check(actions, "the policy's action", step)
             next_obs, rewards, terminated, truncated, infos = envs.step(rescale(actions, low, high))
             costs, whose = infos["cost"], "the environment's observation, reward or cost"
@@ -1050,14 +1046,11 @@ def train(args: Args) -> Path:
                     agent.multiplier.end_episode(i, *costs_so_far[:, i], lengths[i], of_policy)
                     run.writers[i].add_scalar("charts/episodic_return", returns[i], step)
                     run.writers[i].add_scalar("charts/episodic_cost", costs_so_far[0, i], step)
-                    if of_policy:
-                        mean_steps = leapfrog_steps[i] / lengths[i]
-                        run.writers[i].add_scalar("charts/leapfrog_steps", mean_steps, step)
                 last_return = returns[over].mean()
                 bar.set_postfix_str(f"return {last_return:.1f}", refresh=False)
                 obs, _ = envs.reset(options={"reset_mask": over})
                 returns[over], lengths[over], costs_so_far[:, over] = 0.0, 0.0, 0.0
-                first_obs[over], leapfrog_steps[over] = obs[over], 0.0
+                first_obs[over] = obs[over]
 
             saved = step == args.total_timesteps or step % args.checkpoint_frequency == 0
             evaluated = saved or step % args.eval_frequency == 0
@@ -1087,14 +1080,14 @@ def resolve(args: Args) -> Args:
     if args.cost is None or args.cost_limit is None:
         known = "but for Ant (torque) and HalfCheetah (speed) at gamma 0.99"
         raise ValueError(f"{args.env_id} needs --cost and --cost-limit: there are no defaults {known}")
-    missing = [name for name in SETTINGS if getattr(args, name) is None]
     row = args.table_row or (family if family in TABLE_I else "HalfCheetah")
     if row not in TABLE_I:
         raise ValueError(f"--table-row {row}: the rows are {', '.join(TABLE_I)}")
+    known = dict(zip(SETTINGS, TABLE_I[row], strict=True))
+    missing = {name: value for name, value in known.items() if getattr(args, name) is None}
     if missing and row != family:
         print(f"{args.env_id}: {', '.join(missing)} as in {row}'s row of Table I (see --table-row)")
-    known = dict(zip(SETTINGS, TABLE_I[row], strict=True))
-    args = replace(args, **{name: known[name] for name in missing})
+    args = replace(args, **missing)
     for name, value in asdict(args).items():
         if type(value) in (int, float) and not (0 < value < 1e12 or (value == 0 and name in MAY_BE_0)):
             raise ValueError(f"--{name.replace('_', '-')} cannot be {value}")

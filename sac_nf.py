@@ -702,8 +702,6 @@ class Run(AbstractContextManager):
         """Writes agent_<step>.pt of each seed and has it played, in a process beside the training or here."""
         self.collect()
         weights, n = agent.state_dict(), len(self.folders)
-        for value in weights.values():
-            self.check(value, "a weight", step)
         for i, folder in enumerate(self.folders):
             args = replace(self.args, seed=self.args.seed + i, num_seeds=1, run_dir=None, resume=None)
             own = {name: value.chunk(n)[i].cpu().clone() for name, value in weights.items()}
@@ -848,14 +846,14 @@ def train(args: Args) -> Path:
 def resolve(args: Args) -> Args:
     """Fills in what Table I, the machine and the clock decide. ValueError for what cannot be."""
     family = re.sub(r"^.*:|-v\d+$", "", args.env_id)
-    missing = [name for name in SETTINGS if getattr(args, name) is None]
     row = args.table_row or (family if family in TABLE_I else "HalfCheetah")
     if row not in TABLE_I:
         raise ValueError(f"--table-row {row}: the rows are {', '.join(TABLE_I)}")
+    known = dict(zip(SETTINGS, TABLE_I[row], strict=True))
+    missing = {name: value for name, value in known.items() if getattr(args, name) is None}
     if missing and row != family:
         print(f"{args.env_id}: {', '.join(missing)} as in {row}'s row of Table I (see --table-row)")
-    known = dict(zip(SETTINGS, TABLE_I[row], strict=True))
-    args = replace(args, **{name: known[name] for name in missing})
+    args = replace(args, **missing)
     for name, value in asdict(args).items():
         if type(value) in (int, float) and not (0 < value < 1e12 or (value == 0 and name in MAY_BE_0)):
             raise ValueError(f"--{name.replace('_', '-')} cannot be {value}")
