@@ -142,6 +142,21 @@ def same(first, second) -> bool:
     )
 
 
+def flags(**settings) -> list:
+    """Settings as words of a command line."""
+    words = []
+    for name, value in settings.items():
+        flag = f"--{name.replace('_', '-')}"
+        words += [flag] if value is True else [flag, value]
+    return words
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Of all files but the lock."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 def command(name, *words) -> list[str]:
     return [sys.executable, str(ROOT / f"{name}.py"), *map(str, words)]
 
@@ -177,7 +192,7 @@ def main(monkeypatch, capsys):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Processes beside the training are copies of this one, which start at once; a script's own begin anew."""
+    """Processes beside the training are copies of this one, which start at once: a script's begin anew."""
     fork = multiprocessing.get_context("fork")
     for where in (multiprocessing, *(importlib.import_module(name) for name in SCRIPTS)):
         monkeypatch.setattr(where, "get_context", lambda kind: fork)
@@ -216,8 +231,8 @@ class Copy:
         return Path(f"{self.output}.{file}").read_text()
 
     def end(self, by: int = 0) -> Ended:
-        """What came of it, after a signal to it or without; processes of its group must not stay behind."""
+        """What came of it, after a signal to it and the processes beside it, or without."""
         if by:
-            os.kill(self.pid, by)
+            os.killpg(self.pid, by)
         _, status = os.waitpid(self.pid, 0)
         return Ended(os.waitstatus_to_exitcode(status), self.read("out"), self.read("err"))

@@ -1,7 +1,5 @@
 """Small environments whose values are known, registered as `envs:<Name>-v0`."""
 
-from typing import ClassVar
-
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
@@ -107,17 +105,6 @@ class Costly(Known):
         return -((action - 2.4) ** 2), True
 
 
-class TwoCosts(Costly):
-    """Two steps of reward 7 and cost 2."""
-
-    def step(self, action):
-        *rest, _ = super().step(action)
-        return *rest, {"cost": 2.0}
-
-    def play(self, action):
-        return 7.0, self.t == 1
-
-
 class OneCost(Costly):
     """Three steps that cost 0.5, 0 and 1."""
 
@@ -128,31 +115,6 @@ class OneCost(Costly):
 
     def play(self, action):
         return 0.0, self.t == 2
-
-
-class LostCost(Costly):
-    """Costs 1, but reports `last` from step 31 on, at first nothing at all. Never ends."""
-
-    last: ClassVar = {}
-
-    def step(self, action):
-        *rest, _ = super().step(action)
-        return *rest, {"cost": 1.0} if self.t < 31 else self.last
-
-    def play(self, action):
-        return 0.0, False
-
-
-class NanCost(LostCost):
-    last: ClassVar = {"cost": float("nan")}
-
-
-class NegativeCost(LostCost):
-    last: ClassVar = {"cost": -0.5}
-
-
-class TwoNumbersCost(LostCost):
-    last: ClassVar = {"cost": np.ones(2)}
 
 
 class Marked(Known):
@@ -173,6 +135,6 @@ class Marked(Known):
         return 0.0, self.t == int(self.number) % 5
 
 
-for env in [Known, *Known.__subclasses__(), *Costly.__subclasses__(), *LostCost.__subclasses__()]:
+for env in [*Known.__subclasses__(), OneCost]:
     limit = 5 if env is Endless else 200
     gym.register(f"{env.__name__}-v0", entry_point=env, max_episode_steps=limit)

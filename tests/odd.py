@@ -1,4 +1,4 @@
-"""An environment in which one thing goes wrong: `odd:Odd-v0`, and --env-kwargs say where, what and for whom."""
+"""An environment in which one thing goes wrong, `odd:Odd-v0`: --env-kwargs say where, what and for whom."""
 
 import builtins
 import multiprocessing
@@ -40,6 +40,7 @@ INSTEAD = {
     "inf": lambda usual: usual + np.inf,
     "too large for float32": lambda usual: 0.0 * usual + 1e39,
     "its square is": lambda usual: 0.0 * usual + 1e30,
+    "negative": lambda usual: -abs(usual),
     "array": lambda usual: np.array([usual]),
     "two numbers": lambda usual: np.array([usual, usual]),
     "one number more": lambda usual: np.append(usual, 0.0),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from itertools import pairwise
 from types import SimpleNamespace
 
 import envs  # noqa: F401  (registers them)
@@ -17,11 +18,11 @@ import gymnasium as gym
 import numpy as np
 import odd  # noqa: F401
 import pytest
-from conftest import ROOT, SAFE, SCRIPTS, cost_flags, make_args, rows_of
+from conftest import ROOT, SAFE, SCRIPTS, cost_flags, flags, make_args, rows_of
 
 HPO = "sac_hpo_continuous"
 SMALL = dict(total_timesteps=60, learning_starts=40, batch_size=8, eval_frequency=30, eval_episodes=2)
-TINY = [word for key, value in SMALL.items() for word in (f"--{key.replace('_', '-')}", value)]
+TINY = flags(**SMALL)
 TABLE_II = {
     "SAC-HPO": [],
     "Baseline-1": ["--explore", "conventional", "--train", "conventional"],
@@ -35,13 +36,13 @@ TABLE_II = {
 }
 
 
-@pytest.mark.parametrize("flags", TABLE_II.values(), ids=TABLE_II)
-def test_rows_of_table_ii_by_their_flags(flags, tmp_path, main):
-    ended = main(HPO, *TINY, "--run-dir", tmp_path / "run", *flags)
+@pytest.mark.parametrize("words", TABLE_II.values(), ids=TABLE_II)
+def test_rows_of_table_ii_by_their_flags(words, tmp_path, main):
+    ended = main(HPO, *TINY, "--run-dir", tmp_path / "run", *words)
     assert ended.returncode == 0 and not ended.stderr, ended.stderr
     assert [row["global_step"] for row in rows_of(tmp_path / "run")] == ["30", "60"]
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    given = {word[2:].replace("-", "_"): value for word, value in zip(flags, flags[1:], strict=False)}
+    given = {word[2:].replace("-", "_"): value for word, value in pairwise(words)}
     assert all(
         str(config["args"][key]).startswith(value) for key, value in given.items() if "--" not in value
     )
@@ -123,13 +124,6 @@ def test_what_is_printed_without_a_terminal(script, tmp_path, main, quick, seeds
             assert line == f"{run}/seed_{seed}/agent_60.pt: returns {numbers}"
 
 
-def test_a_run_without_a_folder_of_its_own_gets_one(tmp_path, main, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main("sac_baseline", *TINY, "--env-id", "envs:OneStep-v0", "--seed", 7).returncode == 0
-    (run,) = (tmp_path / "runs").iterdir()
-    assert run.name.startswith("envs-OneStep-v0__sac_baseline__7__20") and len(rows_of(run, 7)) == 2
-
-
 def test_the_newest_agent_of_each_seed_is_played(tmp_path, main, quick):
     """The newest by number. Arguments that are not given are as in the agent's run."""
     words = [*TINY, "--eval-frequency", 1000, "--checkpoint-frequency", 45, "--total-timesteps", 135]
@@ -152,18 +146,21 @@ def test_a_line_at_least_every_other_minute(tmp_path, capsys, monkeypatch):
     script.train(make_args(script, run_dir=str(tmp_path), **changes))
     line = r"step (\d+): last return in training 1.0, [\d.]+ steps/s"
     steps = [int(found[1]) for found in re.finditer(line, capsys.readouterr().out)]
-    assert len(steps) >= 3 and all(0 < b - a <= 300 for a, b in zip([0, *steps], [*steps, 1000], strict=True))
+    assert len(steps) >= 3 and all(0 < b - a <= 300 for a, b in pairwise([0, *steps, 1000]))
 
 
-def test_a_bar_on_a_terminal(tmp_path, main, monkeypatch):
+def test_a_bar_on_a_terminal_and_a_folder_of_its_own(tmp_path, main, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
     monkeypatch.setattr(sys, "stderr", Terminal())
-    ended = main("sac_baseline", *TINY, "--env-id", "envs:OneStep-v0", "--run-dir", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    ended = main("sac_baseline", *TINY, "--env-id", "envs:OneStep-v0", "--seed", 7)
     shown = sys.stderr.getvalue()
     assert ended.returncode == 0 and "60/60" in shown and "step/s" in shown and "return 1.0" in shown
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("envs-OneStep-v0__sac_baseline__7__20") and len(rows_of(run, 7)) == 2
 
 
 def test_films_of_pendulum(tmp_path, main, monkeypatch):
@@ -187,7 +184,7 @@ def test_films_of_pendulum(tmp_path, main, monkeypatch):
 def test_help_names_every_argument(script, main, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     ended = main(script.__name__, "-h")
-    flags = re.split(r"\n\W*(?=--)", ended.stdout)[1:]  # each with its help
+    flags = re.split(r"\n\W*(?=--)", ended.stdout)[2:]  # each with its help; without --help
     assert ended.returncode == 0 and len(flags) == len(fields(script.Args))
     for flag, field in zip(flags, fields(script.Args), strict=True):
         assert flag.startswith(f"--{field.name.replace('_', '-')}"), flag

@@ -5,9 +5,8 @@ import signal
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import Copy, agent_of, cost_flags, make_args, rows_of, same
+from conftest import Copy, agent_of, contents, cost_flags, flags, make_args, rows_of, same
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SMALL = dict(learning_starts=40, batch_size=8, eval_episodes=1, eval_frequency=100, checkpoint_frequency=50)
@@ -23,10 +22,8 @@ def train(script, run_dir, **changes) -> Path:
 
 def words_of(name, **settings) -> list:
     """The same for a command line."""
-    settings |= dict(max_leapfrog_steps=3) if name == "sac_hpo_safe" else {}
-    return [
-        word for key, value in settings.items() for word in (f"--{key.replace('_', '-')}", value)
-    ] + cost_flags(name)
+    few = dict(max_leapfrog_steps=3) if name == "sac_hpo_safe" else {}
+    return flags(**SMALL, **few, **settings) + cost_flags(name)
 
 
 def events(run: Path, seed: int) -> dict[str, list]:
@@ -44,10 +41,6 @@ def assert_same(a: Path, b: Path, step: int, seeds=(1,)) -> None:
         assert events(a, seed) == events(b, seed) and "losses/q" in events(a, seed)
         agents = [sorted(path.name for path in (run / f"seed_{seed}").glob("*.pt")) for run in (a, b)]
         assert agents[0] == agents[1]
-
-
-def contents(folder: Path) -> dict:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_twice_in_one_process(script, tmp_path):
@@ -92,7 +85,7 @@ def test_killed_at_random_moments_and_started_again(name, seeds, env_id, tmp_pat
     """SIGKILL, at four random moments. The same command goes on, and so does --resume; rows, weights and
     TensorBoard equal those of a run left in peace."""
     whole, run = tmp_path / "whole", tmp_path / "killed"
-    words = words_of(name, **SMALL, num_seeds=seeds, env_id=env_id, total_timesteps=240)
+    words = words_of(name, num_seeds=seeds, env_id=env_id, total_timesteps=240)
     assert Copy(name, *words, "--run-dir", whole, output=tmp_path / "0").end().returncode == 0
     moments = [random.uniform(0.0, 1.5) for _ in range(4)]  # not seeded: in time each gets its turn
     for number, moment in enumerate(moments):
@@ -117,7 +110,7 @@ def test_killed_before_the_first_checkpoint(either, tmp_path):
 
 
 def test_a_finished_run_stays_as_it_is(script, tmp_path, main):
-    words = words_of(script.__name__, **SMALL, env_id="Hopper-v4", total_timesteps=60)
+    words = words_of(script.__name__, env_id="Hopper-v4", total_timesteps=60)
     run = tmp_path / "run"
     assert main(script.__name__, *words, "--run-dir", run).returncode == 0
     before = contents(run)
@@ -152,15 +145,3 @@ def test_a_run_made_longer_from_between_two_checkpoints(either, tmp_path, main):
 
 def test_runs_started_together_have_folders_of_their_own(either):
     assert len({either.resolve(make_args(either)).run_dir for _ in range(100)}) == 100
-
-
-def test_a_camera_changes_nothing(longest, tmp_path):
-    """That it draws is tried before the run: in PyBullet a state depends on what was simulated before."""
-    pytest.importorskip("pybullet", reason="PyBullet does not install on Python 3.12 or later")
-    seen = []
-    for film in (None, tmp_path / "film"):
-        env = longest.make_env(make_args(longest, env_id=BULLET), film)
-        seen.append([env.reset(seed=5)[0]])
-        seen[-1] += [env.step(np.full(env.action_space.shape, 0.3, np.float32))[0] for _ in range(5)]
-        env.env.close = lambda: None  # nothing needs to be written
-    assert np.array_equal(*seen)

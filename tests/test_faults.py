@@ -1,5 +1,6 @@
-"""Whose error is it? An argument, a file or a run: one line, status 2. A number that is not finite: one line,
-status 3. The environment: its own traceback, and a last line that says so, status 1. Ctrl-C: one line, 130."""
+"""Whose error is it? An argument, a file or a run: one line, status 2. A number that is not finite: one
+line, status 3. The environment: its own traceback, and a last line that says so, status 1. Ctrl-C: one line,
+and status 130."""
 
 import fcntl
 import json
@@ -18,15 +19,15 @@ from pathlib import Path
 import odd
 import pytest
 import torch
-from conftest import ROOT, SAFE, Copy, agent_of, call, command, make_args, rows_of, same
+from conftest import ROOT, SAFE, Ended, agent_of, call, command, contents, flags, make_args, rows_of, same
 from filelock import FileLock
 
 SMALL = dict(env_id="odd:Odd-v0", total_timesteps=60, learning_starts=20, batch_size=4, eval_frequency=30)
 SMALL |= dict(eval_episodes=2, checkpoint_frequency=30)
-BASELINE, SAFEST = "sac_baseline", "sac_hpo_safe"
-LATER, BESIDE = 10**6, 10**6  # instances of evaluations beside the training have such numbers
-# Where an instance of the environment can be met, as its number: with one agent, and with three.
-TRAINING, EVALUATION, THIRD = {}, {1: dict(first=2), 3: dict(first=BESIDE)}, dict(first=3, last=3)
+BASELINE, HPO, SAFEST = "sac_baseline", "sac_hpo_continuous", "sac_hpo_safe"
+BESIDE = 10**6  # instances of evaluations beside the training have such numbers
+# Which instances of the environment go wrong: those of evaluations, of one agent and of three; the third.
+EVALUATION, THIRD = {1: dict(first=2), 3: dict(first=BESIDE)}, dict(first=3, last=3)
 
 
 @pytest.fixture(autouse=True)
@@ -40,23 +41,11 @@ def settings(name, odd=None, **changes) -> dict:
 
 
 def words_of(name, odd=None, **changes) -> list:
-    pairs = settings(name, odd, **changes).items()
-    return [word for key, value in pairs if value is not True for word in (flag(key), value)] + [
-        flag(key) for key, value in pairs if value is True
-    ]
-
-
-def flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    return flags(**{key: value for key, value in settings(name, odd, **changes).items() if value is not None})
 
 
 def train(script, run_dir, odd=None, **changes):
     return script.train(script.Args(run_dir=str(run_dir), **settings(script.__name__, odd, **changes)))
-
-
-def contents(folder):
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def line_of(ended, status: int) -> str:
@@ -76,49 +65,30 @@ def known(reason, *cases) -> list:
 
 ERRORS = "RuntimeError SystemExit SystemExit() ConnectionResetError BrokenPipeError EOFError TimeoutError"
 ERRORS += " TimeoutError() FloatingPointError ValueError KeyError AssertionError() MemoryError StopIteration"
-ERRORS += " TwoArguments Unspeakable"
+ERRORS += " GeneratorExit TwoArguments Unspeakable Panic"
 FAILURES = [(BASELINE, "step", error, {}, 1) for error in ERRORS.split()]
-FAILURES += [
-    (name, at, error, where[seeds] if where else {}, seeds)
-    for name, at, error, where in (
-        (BASELINE, "reset", "SystemExit", TRAINING),
-        (SAFEST, "step", "FloatingPointError", TRAINING),
-        (BASELINE, "reward", "two numbers", TRAINING),
-        (SAFEST, "step", "TwoArguments", EVALUATION),
-        (BASELINE, "step", "ConnectionResetError", EVALUATION),
-        (BASELINE, "first obs", "TimeoutError()", EVALUATION),
-        (BASELINE, "step", "SystemExit()", EVALUATION),
-        (BASELINE, "step", "EOFError", EVALUATION),
-    )
-    for seeds in (1, 3)
-]
+FAILURES += [(SAFEST, "step", "FloatingPointError", {}, 3), (BASELINE, "reward", "two numbers", {}, 1)]
+FAILURES += [(BASELINE, "reset", "SystemExit", {}, seeds) for seeds in (1, 3)]
 FAILURES += [(BASELINE, "make", "RuntimeError", dict(first=4, last=6), 3)]  # when a checkpoint has been made
-FAILURES += known(
-    "Whatever is no Exception is not blamed on it.",
-    *((BASELINE, "step", error, {}, 1) for error in ("GeneratorExit", "Panic")),
-)
-FAILURES += known(
-    "What cannot be made for an evaluation is taken for a bad argument.",
-    *((BASELINE, "make", "FloatingPointError", EVALUATION[seeds], seeds) for seeds in (1, 3)),
-)
+IN_EVALUATION = [("step", error) for error in ("TwoArguments", "ConnectionResetError", "SystemExit()")]
+IN_EVALUATION += [("step", "EOFError"), ("first obs", "TimeoutError()"), ("make", "FloatingPointError")]
+FAILURES += [(SAFEST, *how, EVALUATION[seeds], seeds) for how in IN_EVALUATION for seeds in (1, 3)]
 
 
 @pytest.mark.parametrize("name, at, what, where, seeds", FAILURES)
 def test_the_environment_fails(name, at, what, where, seeds, tmp_path, main, quick):
-    ended = main(
-        name, *words_of(name, dict(at=at, what=what, **where), num_seeds=seeds), "--run-dir", tmp_path / "run"
-    )
+    wrong = dict(at=at, what=what, **where)
+    ended = main(name, *words_of(name, wrong, num_seeds=seeds), "--run-dir", tmp_path / "run")
     *trace, last = ended.stderr.splitlines()
     assert ended.returncode == 1, ended.stderr
     assert last.startswith(f"{name}.py: the environment failed; to go on from step ") and "--resume" in last
-    assert ended.stderr.count("Traceback") >= 1 and "odd.py" in ended.stderr or what == "two numbers"
+    assert "Traceback" in ended.stderr
     if what != "two numbers":
         error = [line for line in trace if what.removesuffix("()") in line]
         assert error and ("the simulator broke" in error[-1] or "()" in what or what == "Unspeakable")
-    with pytest.raises(Exception, match="Traceback") as raised:
-        odd.Odd.made = 0
-        train(__import__(name), tmp_path / "2", dict(at=at, what=what, **where), num_seeds=seeds)
-    assert type(raised.value).__name__ == "EnvironmentFailed"
+    odd.Odd.made, script = 0, __import__(name)
+    with pytest.raises(script.EnvironmentFailed, match="Traceback"):
+        train(script, tmp_path / "2", wrong, num_seeds=seeds)
 
 
 @pytest.mark.parametrize("error, seeds", [("RuntimeError", 3), ("SystemExit", 1), ("BrokenPipeError", 1)])
@@ -129,6 +99,14 @@ def test_an_environment_that_cannot_be_closed_is_reported(error, seeds, tmp_path
     assert ended.returncode == 0 and len(rows_of(run, seeds)) == 2
     assert "the environment cannot be closed:\nTraceback" in ended.stderr
     assert f"{error}: the simulator broke" in ended.stderr
+
+
+def test_an_error_of_an_evaluation_leaves_its_process_whole(tmp_path):
+    words = words_of(BASELINE, dict(at="step", what="TwoArguments", first=BESIDE), num_seeds=3)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    ended = call(BASELINE, *words, "--run-dir", tmp_path / "run", env=environment)
+    assert ended.returncode == 1 and "odd.TwoArguments: the simulator broke" in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith(f"{BASELINE}.py: the environment failed; ")
 
 
 def test_a_process_beside_the_training_is_killed(tmp_path, main, quick):
@@ -146,18 +124,14 @@ def test_arrays_of_one_number_are_numbers(at, tmp_path):
 
 
 def test_an_environment_that_seeds_the_global_generators_does_no_harm(tmp_path, longest):
-    usual, seeded = (
-        train(longest, tmp_path / str(len(odd)), odd) for odd in ({}, dict(at="step", what="seeds"))
-    )
-    assert same(agent_of(usual, 60), agent_of(seeded, 60))
+    runs = [train(longest, tmp_path / what, dict(at="step", what=what)) for what in ("usual", "seeds")]
+    assert same(*(agent_of(run, 60) for run in runs))
 
 
 def test_reset_is_not_given_options_that_nobody_chose(tmp_path, quick):
-    odd = dict(at="options", what="KeyError")
     for seeds in (1, 3):
-        assert (
-            len(rows_of(train(__import__(BASELINE), tmp_path / str(seeds), odd, num_seeds=seeds), seeds)) == 2
-        )
+        wrong = dict(at="options", what="KeyError")
+        assert train(__import__(BASELINE), tmp_path / str(seeds), wrong, num_seeds=seeds).exists()
 
 
 @pytest.mark.parametrize("folder, seeds", [("run", 1), ("~/run", 3)])
@@ -208,53 +182,40 @@ def test_a_number_that_is_not_finite(name, seeds, at, what, where, message, tmp_
     words = words_of(name, dict(at=at, what=what, **where), seed=4, num_seeds=seeds, **changes)
     line = line_of(main(name, *words, "--run-dir", run), 3)
     assert line.startswith(f"{name}.py: FloatingPointError: ") and message in line
-    state = (
-        torch.load(run / "checkpoint.pt") if (run / "checkpoint.pt").exists() else {"step": 0, "tensors": []}
-    )
+    path, state = run / "checkpoint.pt", {"step": 0, "tensors": []}
+    state = torch.load(path) if path.exists() else state
     assert f"to go on from step {state['step']}: python {name}.py --resume {run}" in line
     assert all(value.isfinite().all() for value in state["tensors"])
-    assert not [
-        path for path in run.rglob("eval.csv") if "nan" in path.read_text() or "inf" in path.read_text()
-    ]
+    tables = "".join(path.read_text() for path in run.rglob("eval.csv"))
+    assert "nan" not in tables and "inf" not in tables
 
 
 # -------------------------------------------------------------------------------------------------- arguments
 
 
+NO_TASKS = "Hoper-v4", "Hopper-v99", "", "no such thing", "no_such_module:Thing-v0", "a:b:c"
 OUTSIDE = "actions must be continuous and bounded"
 BAD = [
-    (BASELINE, dict(env_id="Hoper-v4"), "--env-id Hoper-v4"),
-    (BASELINE, dict(env_id=""), "--env-id"),
-    (BASELINE, dict(env_id="no such thing"), "--env-id no such thing"),
-    (BASELINE, dict(env_id="no_such_module:Thing-v0"), "--env-id no_such_module"),
-    (BASELINE, dict(env_id="a:b:c"), "--env-id a:b:c"),
+    *((BASELINE, dict(env_id=env_id), f"--env-id {env_id}".strip()) for env_id in NO_TASKS),
     (BASELINE, dict(env_id="CartPole-v1", env_kwargs="{}"), OUTSIDE),
-    (BASELINE, dict(env_kwargs="no JSON"), "--env-kwargs no JSON"),
-    (BASELINE, dict(env_kwargs="[1]"), "--env-kwargs [1]"),
-    (BASELINE, dict(env_kwargs="null"), "--env-kwargs null"),
+    *((BASELINE, dict(env_kwargs=text), f"--env-kwargs {text}") for text in ("no JSON", "[1]", "null")),
     (BASELINE, dict(env_kwargs='{"colour": "red"}'), "colour"),
     *((BASELINE, dict(odd=dict(actions=space)), OUTSIDE) for space in list(odd.SPACES)[3:]),
     (BASELINE, dict(odd=dict(at="make", what="RuntimeError")), "RuntimeError: the simulator broke"),
     (BASELINE, dict(odd=dict(at="make", what="SystemExit"), num_seeds=3), "SystemExit: the simulator broke"),
     (BASELINE, dict(odd=dict(at="make", what="AssertionError()")), "--env-id odd:Odd-v0"),
-    *known(
-        "The folder for films stays.",
-        (BASELINE, dict(odd=dict(at="render", what="nothing"), capture_video=True), "--capture-video"),
-        (BASELINE, dict(odd=dict(at="render", what="OSError"), capture_video=True), "the simulator broke"),
-    ),
+    (BASELINE, dict(odd=dict(at="render", what="nothing"), capture_video=True), "--capture-video"),
+    (BASELINE, dict(odd=dict(at="render", what="OSError"), capture_video=True), "the simulator broke"),
     (BASELINE, dict(table_row="Walker"), "--table-row Walker: the rows are HalfCheetah, "),
-    (BASELINE, dict(gamma=1.5), "--gamma and --tau must be at most 1"),
-    (BASELINE, dict(tau=1.5), "--gamma and --tau must be at most 1"),
+    *((BASELINE, {name: 1.5}, "--gamma and --tau must be at most 1") for name in ("gamma", "tau")),
     (BASELINE, dict(buffer_size=10**11, total_timesteps=10**11), "--buffer-size 100000000000 of 1 agents"),
     (SAFEST, dict(gamma=1.0), "--gamma must be below 1"),
-    (SAFEST, dict(cost_limit=None), "needs --cost and --cost-limit"),
-    (SAFEST, dict(cost=None), "needs --cost and --cost-limit"),
+    *((SAFEST, {name: None}, "needs --cost and --cost-limit") for name in ("cost", "cost_limit")),
     (SAFEST, dict(cost="speed"), "--cost speed: the task does not report info['x_velocity']"),
     (SAFEST, dict(cost="info", odd=dict(at="cost", what="two numbers")), "as one number"),
-    *(
-        ("sac_hpo_continuous", dict(train=way), "--explore proposed needs --train proposed")
-        for way in ("gaussian", "conventional", "drift")
-    ),
+    (SAFEST, dict(cost="info", odd=dict(at="cost", what="nothing")), "as one number"),
+    (SAFEST, dict(cost="info", odd=dict(at="cost", what="negative")), "a cost below 0"),
+    *((HPO, dict(train=way), "--explore proposed needs --train proposed") for way in ("gaussian", "drift")),
 ]
 
 
@@ -264,14 +225,10 @@ def test_bad_arguments(name, changes, message, tmp_path, main, quick):
     with pytest.raises((ValueError, OSError)) as raised:
         train(__import__(name), tmp_path / "run", **changes)
     assert message in str(raised.value)
-    given = {key: value for key, value in settings(name, **changes).items() if value is not None}
-    words = [
-        w for key, value in given.items() for w in ([flag(key)] if value is True else [flag(key), value])
-    ]
     odd.Odd.made = 0
-    assert message in line_of(main(name, *words, "--run-dir", tmp_path / "run"), 2)
-    step = "as one number" in message or "x_velocity" in message  # is known at the first step only
-    assert step or list(tmp_path.iterdir()) == []
+    assert message in line_of(main(name, *words_of(name, **changes), "--run-dir", tmp_path / "run"), 2)
+    at_a_step = "cost" in changes and changes["cost"]  # what the task reports is known then only
+    assert at_a_step or list(tmp_path.iterdir()) == []
 
 
 def test_every_number_has_its_bounds(script):
@@ -283,23 +240,23 @@ def test_every_number_has_its_bounds(script):
                     script.resolve(make_args(script, **{name: wrong}))
 
 
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (["--resume", "a", "--evaluate", "b"], "give one of --resume, --run-dir and --evaluate"),
-        (["--resume", "a", "--run-dir", "b"], "give one of"),
-        (["--run-dir", "a", "--evaluate", "b"], "give one of"),
-        (["--resume", "nowhere"], "nowhere has no run of sac_baseline.py"),
-        (["--evaluate", "nowhere"], "nowhere: there is no agent_<step>.pt"),
-        (["--resume", "."], "has no run of sac_baseline.py"),
-        (["--evaluate", "."], "there is no agent_<step>.pt"),
-        *known(
-            "An empty word is as none.",
-            *(([word, ""], word) for word in ("--resume", "--run-dir", "--evaluate")),
-        ),
-        (["--batch-size", "0"], "--batch-size cannot be 0"),
-    ],
-)
+WORDS = [
+    *(
+        (words, "give one of --resume, --run-dir and --evaluate")
+        for words in (
+            ["--resume", "a", "--evaluate", "b"],
+            ["--resume", "a", "--run-dir", "b"],
+            ["--run-dir", "a", "--evaluate", ""],
+        )
+    ),
+    *((["--resume", folder], "has no run of sac_baseline.py") for folder in ("nowhere", ".")),
+    *((["--evaluate", folder], "there is no agent_<step>.pt") for folder in ("nowhere", ".")),
+    *zip([["--resume", ""], ["--evaluate", ""], ["--run-dir", ""]], ("no run", "no agent", "--run-dir")),
+    (["--batch-size", "0"], "--batch-size cannot be 0"),
+]
+
+
+@pytest.mark.parametrize("words, message", WORDS, ids=str)
 def test_bad_words(words, message, tmp_path, main, monkeypatch):
     monkeypatch.chdir(tmp_path)
     quick = "--env-id", "Pendulum-v1", "--total-timesteps", 10
@@ -392,12 +349,8 @@ def spoil(path: Path, how) -> None:
 CONFIG = '{"algorithm": "sac_baseline", "args": %s, "starts": []}'
 AGENT = "seed_1/agent_60.pt"
 SPOILED = [
-    *(("checkpoint.pt", how) for how in (0.0, 0.3, 0.99, "text", Malice())),
-    *known(
-        "Another file of torch's is taken for a checkpoint.",
-        *(("checkpoint.pt", how) for how in ([1], {"a": 1}, Path(AGENT), {"step": 30, "rows": [[]]})),
-        ("checkpoint.pt", {"step": 30, "rows": [[]], "tensors": [torch.zeros(2)]}),
-    ),
+    *(("checkpoint.pt", how) for how in (0.0, 0.3, 0.99, "text", Malice(), [1], {"a": 1}, Path(AGENT))),
+    ("checkpoint.pt", {"step": 30, "rows": [[]], "tensors": [torch.zeros(2)]}),
     *(("config.json", how) for how in ("", "{}", "[]", CONFIG % '{"colour": "red"}', CONFIG % "[]")),
     ("config.json", '{"algorithm": "sac_nf", "args": {}}'),
 ]
@@ -411,7 +364,8 @@ def test_a_spoiled_run(file, how, run, main, monkeypatch):
     before = contents(run)
     for words in (["--resume", run], [*words_of(BASELINE), "--run-dir", run]):
         line = line_of(main(BASELINE, *words, "--total-timesteps", 90), 2)
-        assert str(run) in line and contents(run) == before and not (run / "owned").exists()
+        after = contents(run) | {"config.json": before["config.json"]}  # where the attempt may be noted
+        assert str(run) in line and before.items() <= after.items() and not (run / "owned").exists()
 
 
 AGENTS = [0.0, 0.3, 0.99, "text", [1], {"a": 1}, Malice(), Path("../checkpoint.pt")]
@@ -430,42 +384,33 @@ def test_a_file_that_is_no_agent(how, run, main, monkeypatch):
 
 
 def test_another_scripts_run_and_agent(run, main):
-    import sac_nf
-
     for words in (["--resume", run], [*words_of("sac_nf"), "--run-dir", run]):
         assert "it is of sac_baseline.py" in line_of(main("sac_nf", *words), 2)
     assert "is no agent of sac_nf.py" in line_of(main("sac_nf", "--evaluate", run / AGENT), 2)
-    with pytest.raises(ValueError, match=r"is no agent of sac_nf\.py"):
-        sac_nf.load_agent(run / AGENT)
 
 
-@pytest.mark.parametrize(
-    "changes", [dict(gamma=0.5), dict(total_timesteps=50), dict(num_seeds=2), dict(env_id="Hopper-v4")]
-)
-def test_a_run_can_only_become_longer(changes, run, main, quick):
-    before, (name, value) = contents(run), next(iter(changes.items()))
+CHANGES = dict(gamma=0.5), dict(total_timesteps=50), dict(num_seeds=2), dict(env_id="Hopper-v4")
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_a_run_can_only_become_longer(changes, run, main):
+    before = contents(run)
     for words in (["--resume", run], [*words_of(BASELINE), "--run-dir", run]):
-        line = line_of(main(BASELINE, *words, flag(name), value), 2)
-        assert flag(name) in line and "only --total-timesteps may change, and grow" in line
+        line = line_of(main(BASELINE, *words, *flags(**changes)), 2)
+        assert flags(**changes)[0] in line and "only --total-timesteps may change, and grow" in line
     assert contents(run) == before
 
 
-def test_a_run_that_another_process_trains(run, main):
-    before = contents(run)
-    with FileLock(run / "lock"):
-        line = line_of(main(BASELINE, "--resume", run, "--total-timesteps", 90), 2)
-    assert f"{run}: another process trains there" in line and contents(run) == before
-
-
-def test_a_file_system_that_cannot_lock(run, main, monkeypatch):
+@pytest.mark.parametrize("why", ["another process trains there", "nothing can be locked there"])
+def test_a_run_that_cannot_be_locked(why, run, main, monkeypatch):
     def no_locks(*_):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    before = contents(run)
+    other, before = FileLock(run / "lock"), contents(run)
+    other.acquire() if "another" in why else monkeypatch.setattr(fcntl, "flock", no_locks)
     line = line_of(main(BASELINE, "--resume", run, "--total-timesteps", 90), 2)
-    assert f"{run}: another process trains there, or nothing can be locked there" in line
-    assert contents(run) == before
+    assert str(run) in line and why in line and contents(run) == before
+    other.release(force=True)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path, main):
@@ -474,7 +419,6 @@ def test_a_folder_that_cannot_be_made(tmp_path, main):
         assert str(folder) in line_of(main(BASELINE, *words_of(BASELINE), "--run-dir", folder), 2)
 
 
-@pytest.mark.xfail(strict=True, reason="A part stays.")
 def test_a_full_disk(run, tmp_path, main):
     """One line; the old checkpoint is whole, no part of a new one stays, and the run can go on later."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -490,51 +434,41 @@ def test_a_full_disk(run, tmp_path, main):
     assert main(BASELINE, "--resume", run, "--total-timesteps", 90).returncode == 0
 
 
-# ------------------------------------------------------------------------------------------- Ctrl-C, notebooks
+# ------------------------------------------------------------------------------------ Ctrl-C and notebooks
 
 
+@pytest.mark.parametrize("by", ["SIGINT", "SIGKILL"])
 @pytest.mark.parametrize("seeds, in_evaluation", [(1, False), (1, True), (3, False), (3, True)])
-def test_interrupted(seeds, in_evaluation, tmp_path):
-    """SIGINT to the whole process group, as a terminal sends it; an episode of an evaluation never ends."""
+def test_interrupted(seeds, in_evaluation, by, tmp_path):
+    """Ctrl-C, which a terminal sends to the whole process group, or SIGKILL to the training alone: no process
+    stays. An episode of an evaluation never ends."""
+    if by == "SIGKILL" and not (seeds == 3 and in_evaluation):
+        pytest.skip("there is no process that could stay")
     run, kwargs = tmp_path / "run", dict(episode=10**9 if in_evaluation else 20)
     words = words_of(BASELINE, kwargs, num_seeds=seeds, total_timesteps=10**6, checkpoint_frequency=50)
-    if seeds == 1:
-        process = Copy(BASELINE, *words, "--run-dir", run, output=tmp_path / "said")
-    else:
-        process = subprocess.Popen(
-            command(BASELINE, *words, "--run-dir", run),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
-        )
-    sign = run / "seed_1" / "agent_30.pt" if in_evaluation else run / "checkpoint.pt"
-    while not sign.exists():
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    pipes |= dict(env={**os.environ, "PYTHONPATH": str(ROOT / "tests")})
+    # Jobs in the background ignore SIGINT.
+    pipes |= dict(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = subprocess.Popen(command(BASELINE, *words, "--run-dir", run), **pipes)
+    while not (run / ("seed_1/agent_30.pt" if in_evaluation else "checkpoint.pt")).exists():
         time.sleep(0.02)
     time.sleep(0.3)
-    os.killpg(process.pid, signal.SIGINT)
-    if seeds == 1:
-        ended = process.end()
-    else:
-        ended = subprocess.CompletedProcess([], None, *process.communicate(timeout=60))
-        ended.returncode = process.returncode
-    step = torch.load(run / "checkpoint.pt")["step"] if (run / "checkpoint.pt").exists() else 0
-    line = line_of(ended, 130)
-    assert f"{BASELINE}.py: KeyboardInterrupt" in line
-    assert f"to go on from step {step}: python {BASELINE}.py --resume {run}" in line
-    for _ in range(100):
-        try:
+    os.killpg(process.pid, signal.SIGINT) if by == "SIGINT" else process.kill()
+    _, said = process.communicate(timeout=60)
+    if by == "SIGINT":
+        line = line_of(Ended(process.returncode, "", said), 130)
+        step = torch.load(run / "checkpoint.pt")["step"] if (run / "checkpoint.pt").exists() else 0
+        expected = f"interrupted; to go on from step {step}: python {BASELINE}.py --resume {run}"
+        assert line == f"{BASELINE}.py: {expected}\n"
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
             os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    raise AssertionError("a process stays behind")
+            time.sleep(0.05)
 
 
 def test_one_agent_starts_no_process(script, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "start_workers", None)
+    monkeypatch.setattr(script, "workers", None)
     train(script, tmp_path / "run")
     assert multiprocessing.active_children() == []
 
@@ -558,5 +492,5 @@ def test_a_program_without_a_guard(tmp_path):
     ended = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0 and str(tmp_path / "one") in ended.stdout, ended.stderr
     last = ended.stdout.splitlines()[-1]
-    assert last.startswith("ValueError ") and 'if __name__ == "__main__":' in last
+    assert last.startswith("ValueError several agents need") and 'if __name__ == "__main__":' in last
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "program.py"]
