@@ -27,18 +27,21 @@ class Known(gym.Env):
         return self.observe(), reward, terminated, False, {}
 
 
-class OneStep(Known):
-    """Q = 1."""
-
-    def play(self, action):
-        return 1.0, True
+def bump(action, centre, width):
+    return float(np.exp(-0.5 * ((action - centre) / width) ** 2))
 
 
-class TwoSteps(Known):
-    """Reward 1 at the second step only: Q(first) = gamma, Q(second) = 1."""
-
-    def play(self, action):
-        return float(self.t == 1), self.t == 1
+PLAYS = {  # what `play` does
+    "OneStep": lambda env, action: (1.0, True),  # Q = 1
+    # Reward 1 at the second step only: Q(first) = gamma, Q(second) = 1.
+    "TwoSteps": lambda env, action: (float(env.t == 1), env.t == 1),
+    # One step, a narrow peak of reward at action 2.4.
+    "Peak": lambda env, action: (bump(action, 2.4, 0.2), True),
+    # One step, a peak of height 1 at action 0.6 and of height 2 at action 2.4; nothing between them.
+    "TwoPeaks": lambda env, action: (bump(action, 0.6, 0.25) + 2.0 * bump(action, 2.4, 0.25), True),
+}
+for name, play in PLAYS.items():
+    gym.register(f"{name}-v0", entry_point=type(name, (Known,), {"play": play}))
 
 
 class Endless(Known):
@@ -49,21 +52,6 @@ class Endless(Known):
 
     def play(self, action):
         return 1.0, False
-
-
-class Peak(Known):
-    """One step, a narrow peak of reward at action 2.4."""
-
-    def play(self, action):
-        return float(np.exp(-0.5 * ((action - 2.4) / 0.2) ** 2)), True
-
-
-class TwoPeaks(Known):
-    """One step, a peak of height 1 at action 0.6 and of height 2 at action 2.4; nothing between them."""
-
-    def play(self, action):
-        low, high = (np.exp(-0.5 * ((action - centre) / 0.25) ** 2) for centre in (0.6, 2.4))
-        return float(low + 2.0 * high), True
 
 
 class SameArray(Known):
@@ -135,6 +123,5 @@ class Marked(Known):
         return 0.0, self.t == int(self.number) % 5
 
 
-for env in [*Known.__subclasses__(), OneCost]:
-    limit = 5 if env is Endless else 200
-    gym.register(f"{env.__name__}-v0", entry_point=env, max_episode_steps=limit)
+for env in Endless, SameArray, Grid, Costly, OneCost, Marked:
+    gym.register(f"{env.__name__}-v0", entry_point=env, max_episode_steps=5 if env is Endless else 200)

@@ -29,7 +29,7 @@ class Unspeakable(Exception):
 
 
 def seed_all(usual):
-    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)  # noqa: NPY002
     return usual
 
 

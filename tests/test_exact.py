@@ -29,9 +29,8 @@ def words_of(name, **settings) -> list:
 def events(run: Path, seed: int) -> dict[str, list]:
     """All of TensorBoard's scalars, (step, value) by name, after its own clean-up of restarts."""
     board = EventAccumulator(str(run / f"seed_{seed}"), size_guidance={"scalars": 0}).Reload()
-    return {
-        name: [(event.step, event.value) for event in board.Scalars(name)] for name in board.Tags()["scalars"]
-    }
+    names = board.Tags()["scalars"]
+    return {name: [(event.step, event.value) for event in board.Scalars(name)] for name in names}
 
 
 def assert_same(a: Path, b: Path, step: int, seeds=(1,)) -> None:
@@ -65,15 +64,8 @@ def test_three_seeds_twice_and_evaluated_more_often(longest, tmp_path, quick):
         assert same(agent_of(first, 130, seed), agent_of(third, 130, seed))
         steps = [int(path.stem.removeprefix("agent_")) for path in (third / f"seed_{seed}").glob("*.pt")]
         assert sorted(steps) == [50, 100, 130]
-    assert [int(row["global_step"]) for row in rows_of(third, 5)] == [
-        *range(20, 41, 20),
-        50,
-        60,
-        80,
-        100,
-        120,
-        130,
-    ]
+    steps = " ".join(row["global_step"] for row in rows_of(third, 5))
+    assert steps == "20 40 50 60 80 100 120 130"
     assert not same(agent_of(first, 130, 4), agent_of(first, 130, 5))
     assert not list(tmp_path.rglob("*.part"))
 

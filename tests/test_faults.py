@@ -251,7 +251,9 @@ WORDS = [
     ),
     *((["--resume", folder], "has no run of sac_baseline.py") for folder in ("nowhere", ".")),
     *((["--evaluate", folder], "there is no agent_<step>.pt") for folder in ("nowhere", ".")),
-    *zip([["--resume", ""], ["--evaluate", ""], ["--run-dir", ""]], ("no run", "no agent", "--run-dir")),
+    (["--resume", ""], "has no run"),
+    (["--evaluate", ""], "there is no agent"),
+    (["--run-dir", ""], "--run-dir"),
     (["--batch-size", "0"], "--batch-size cannot be 0"),
 ]
 
