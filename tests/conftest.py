@@ -202,15 +202,19 @@ class Copy:
     """A copy of this process that runs a script as a shell would, in a process group of its own."""
 
     def __init__(self, name, *words, output: Path):
-        self.output, self.pid = output, os.fork()
+        self.output = output
+        streams = [
+            os.open(f"{output}.{file}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for file in ("out", "err")
+        ]
+        self.pid = os.fork()
         if self.pid:
+            [os.close(stream) for stream in streams]
             return
         status = 1
         with contextlib.suppress(BaseException):
             os.setsid()
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            for stream, file in (1, "out"), (2, "err"):
-                os.dup2(os.open(f"{output}.{file}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+            [os.dup2(stream, number) for number, stream in enumerate(streams, start=1)]
             sys.stdout, sys.stderr = (open(stream, "w", closefd=False) for stream in (1, 2))
             sys.argv = [f"{name}.py", *map(str, words)]
             try:

@@ -188,7 +188,7 @@ def test_help_names_every_argument(script, main, monkeypatch):
     assert ended.returncode == 0 and len(flags) == len(fields(script.Args))
     for flag, field in zip(flags, fields(script.Args), strict=True):
         assert flag.startswith(f"--{field.name.replace('_', '-')}"), flag
-        assert len(re.sub(r"[^a-z]+", " ", flag.split("(default")[0].split()) > 4, flag  # says what it is
+        assert len(re.sub(r"[^a-z]+", " ", flag.split("(default")[0]).split()) > 4, flag  # says what it is
 
 
 def test_nothing_happens_at_import(tmp_path):

@@ -105,7 +105,7 @@ def test_broken_off_and_started_again(tmp_path, monkeypatch):
     """What was written after the last checkpoint, to TensorBoard as well, does not come twice."""
     script = __import__("sac_baseline")
     whole = train(script, tmp_path / "whole", total_timesteps=150)
-    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt, match=""):
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
         save = script.Run.save
         broken.setattr(
             script.Run, "save", lambda run, step, **state: end() if step > 50 else save(run, step, **state)
