@@ -2,17 +2,18 @@
 
 Two critics learn the soft value Q(s, a). A network that gives the mean and spread of a Gaussian, squashed by
 tanh, is trained to put its actions where Q is high while staying as random as the temperature alpha asks for.
+Departure [SAC itself]: with two target critics in the place of a value network.
 
     python sac_baseline.py --env-id Hopper-v4 --num-seeds 5          # five agents, side by side
     python sac_baseline.py --resume runs/<run>                       # go on with a run, bit for bit
     python sac_baseline.py --evaluate runs/<run> --capture-video     # play and film its agents
 
-At each step of the environment, once --learning-starts are done:
+At each step of the environment, after --learning-starts:
     act       a ~ pi(s)
     critics   Q(s, a) -> r + gamma (min Q'(s', a') - alpha log pi(a'|s')),  a' ~ pi(s')
-    policy    up min Q(s, a) - alpha log pi(a|s),  a ~ pi(s)                          Eq. (5)
+    policy    ascend min Q(s, a) - alpha log pi(a|s),  a ~ pi(s)                          Eq. (5)
     targets   Q' <- (1 - tau) Q' + tau Q
-    store     s, a, r, s' in the replay buffer, from which the lines above take their s, a, r, s'
+    store     s, a, r, s' in the replay buffer, of which the lines above draw theirs
 
 S seeds are S agents that never meet, computed as one batch: what belongs to an agent has an axis S in front,
 and losses are summed over it. Read it as if S were 1. Shapes in comments: S seeds, B batch, O observation,
@@ -30,7 +31,6 @@ import subprocess
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -61,7 +61,7 @@ class Args:
     env_id: str = "Hopper-v4"  # any Gymnasium task with a bounded Box of actions
     env_kwargs: str = "{}"  # JSON for gym.make, such as '{"terminate_when_unhealthy": false}'
     seed: int = 1  # of the first agent; a run repeats bit for bit
-    num_seeds: int = 1  # agents to train side by side (S), named seed, seed + 1, ...
+    num_seeds: int = 1  # agents to train side by side (S): seed, seed + 1, ...; one generator for all
     total_timesteps: int = 1_000_000  # environment steps, per agent
     cuda: bool = True  # use a GPU if there is one
     torch_threads: int = 1  # CPU threads; results repeat bit for bit at an equal number
@@ -74,7 +74,7 @@ class Args:
     learning_starts: int = 5_000  # steps with uniformly random actions before the first update
     policy_lr: float = 3e-4  # learning rate of the policy
     q_lr: float = 3e-4  # learning rate of the critics and, with --autotune, of the temperature
-    table_row: str | None = None  # row of Table I for what is None (None: the task's, else HalfCheetah's)
+    table_row: str | None = None  # row of Table I for what is None here (None: the task's, or HalfCheetah's)
     alpha: float | None = None  # temperature; with --autotune its first value (None: Table I)
     autotune: bool = False  # learn the temperature, towards an entropy of -A nats
 
@@ -106,8 +106,8 @@ class Linear(nn.Module):
     def __init__(self, generator: Generator, n: int, inputs: int, outputs: int):
         super().__init__()
         bound = 1.0 / math.sqrt(inputs)
-        weight = torch.empty(n, outputs, inputs, device=generator.device).mT
-        weight = weight if outputs <= 32 else weight.contiguous()  # a CPU's updates are 5 to 10 % faster so
+        weight = torch.empty(n, outputs, inputs, device=generator.device).mT  # (n, in, out)
+        weight = weight if outputs <= 32 else weight.contiguous()  # transposed if narrow: 5 to 10 % on a CPU
         bias = torch.empty(n, 1, outputs, device=generator.device)
         self.weight = nn.Parameter(weight.uniform_(-bound, bound, generator=generator))
         self.bias = nn.Parameter(bias.uniform_(-bound, bound, generator=generator))
@@ -165,7 +165,7 @@ class Policy(nn.Module):
 class Agent(nn.Module):
     """All that learns, of S agents, and how it acts."""
 
-    draws = draws_to_act = 1  # of noise (S, B, A) that an action takes: in an update, and to act
+    draws = draws_to_act = 1  # tensors of noise (S, B, A) per action: in an update, and to act
 
     def __init__(self, generator: Generator, seeds: int, obs_dim: int, action_dim: int, args: Args):
         super().__init__()
@@ -195,7 +195,7 @@ class Batch(NamedTuple):
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """One step down the sum of the agents' losses (S,), each of which depends on its own weights only."""
     optimizer.zero_grad()
-    loss.sum().backward(inputs=optimizer.param_groups[0]["params"])
+    loss.sum().backward(inputs=optimizer.param_groups[0]["params"])  # not those of critics it passes through
     optimizer.step()
 
 
@@ -221,8 +221,8 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     descend(optimizers["policy"], loss)
 
     if args.autotune:  # Departure [Temperature]: towards an entropy of -A
-        entropy = -log_prob.detach().mean(-1)
-        descend(optimizers["log_alpha"], agent.log_alpha.exp() * (entropy + action.shape[-1]))
+        entropy, target_entropy = -log_prob.detach().mean(-1), -action.shape[-1]
+        descend(optimizers["log_alpha"], agent.log_alpha.exp() * (entropy - target_entropy))
 
     with torch.no_grad():  # target <- (1 - tau) target + tau critic
         torch._foreach_lerp_(list(agent.q_target.parameters()), list(agent.q.parameters()), args.tau)
@@ -369,7 +369,7 @@ class ReplayBuffer:
         with named(f"--buffer-size {capacity} of {seeds} agents wants {4e-9 * math.prod(shape):.3g} GB"):
             if 4 * math.prod(shape) > there:
                 raise MemoryError(f"there are {there / 1e9:.3g} GB")
-            self.rows = torch.empty(shape, device=device)  # not zeros: takes memory as it is filled
+            self.rows = torch.empty(shape, device=device)  # a CPU's memory is taken as it is filled
         self.first_rows = torch.arange(seeds, device=device).unsqueeze(-1) * capacity  # (S, 1)
         self.filled = torch.ones((), dtype=torch.long, device=device)  # a tensor: a CUDA graph reads it anew
 
@@ -388,8 +388,9 @@ class ReplayBuffer:
         return Batch(obs, action, reward.squeeze(-1), next_obs, terminated.squeeze(-1))
 
     def state_dict(self) -> dict:
-        rows = self.rows[:, : self.filled].cpu().numpy()  # torch.save would write all that a tensor views
-        return {"added": self.added, "rows": [torch.from_numpy(of_agent) for of_agent in rows]}
+        # By way of NumPy, as torch.save writes all that a tensor is a part of.
+        filled = [rows[: self.filled].cpu().numpy() for rows in self.rows]
+        return {"added": self.added, "rows": [torch.from_numpy(rows) for rows in filled]}
 
     def load_state_dict(self, state: dict) -> None:
         self.added = state["added"]
@@ -405,7 +406,6 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 def make_optimizers(agent: Agent, args: Args) -> dict[str, torch.optim.Adam]:
     """Adam works element by element: S agents in one optimiser stay S agents."""
-    warnings.filterwarnings("ignore", ".*running without CUDA graph capture")  # before the capture it must
     adam = partial(torch.optim.Adam, fused=True, capturable=agent.log_alpha.is_cuda)
     optimizers = {
         "q": adam(agent.q.parameters(), lr=args.q_lr),
@@ -429,7 +429,7 @@ def restore(tensors: list[Tensor], saved: list[Tensor]) -> None:
 
 
 def capture(function: Callable, tensors: list[Tensor]) -> Callable:
-    """On a GPU, a CUDA graph of `function`: its hundreds of kernels, slower to launch than to run, at once.
+    """On a GPU, a CUDA graph of `function`: a replay launches its hundreds of kernels by one call.
 
     They are recorded once and replayed on the same tensors. Recording runs nothing, but needs a few real
     calls on a side stream before it; what they did to `tensors`, all that learns, is undone.
@@ -486,8 +486,9 @@ def load(path: Path, args: Args | None = None) -> tuple[Agent, dict]:
 
 def decide(agent: Agent, obs: np.ndarray, deterministic: bool = True) -> np.ndarray:
     """Actions (B, A) in [-1, 1] of a single agent at observations (B, O)."""
-    noise = torch.randn(agent.draws_to_act, 1, len(obs), agent.policy.mean.bias.shape[-1])
-    return agent.act(torch.from_numpy(obs).unsqueeze(0), 0.0 * noise if deterministic else noise)[0].numpy()
+    shape = agent.draws_to_act, 1, len(obs), agent.policy.mean.bias.shape[-1]
+    noise = torch.zeros(shape) if deterministic else torch.randn(shape)
+    return agent.act(torch.from_numpy(obs).unsqueeze(0), noise)[0].numpy()
 
 
 def load_agent(path: str | Path) -> Callable[..., np.ndarray]:
@@ -747,13 +748,14 @@ def train(args: Args) -> Path:
                 restore(tensors, run.saved["tensors"])
                 generator.set_state(run.saved["random"])
                 buffer.load_state_dict(run.saved["buffer"])
+            run.saved = None
         print(f"{run.folder}: steps {run.start} to {args.total_timesteps} on {device}\n{args}")
 
         steps = range(run.start + 1, args.total_timesteps + 1)
         bar = tqdm(steps, initial=run.start, total=steps[-1], unit="step", disable=None, dynamic_ncols=True)
         logs, last_return, saved = {}, math.nan, True
         for step in bar:
-            if saved:  # Departure [Episodes at a checkpoint]: cut, so that no simulator's state is kept
+            if saved:  # also at the start. Departure [Episodes at a checkpoint]: they are cut there
                 reset_seeds = torch.randint(2**31, (seeds,), generator=generator, device=device)
                 obs, _ = envs.reset(seed=reset_seeds.tolist())
                 returns = np.zeros(seeds)

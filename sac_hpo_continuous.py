@@ -10,12 +10,12 @@ what went in, and SAC's objective can be computed for it.
     python sac_hpo_continuous.py --evaluate runs/<run> --capture-video     # play and film its agents
     python sac_hpo_continuous.py --explore conventional --train gaussian   # Baseline-2 of Table II
 
-At each step of the environment, once --learning-starts are done (Algorithm 1):
+At each step of the environment, after --learning-starts (Algorithm 1):
     act       a_K from a_0 ~ pi(s), rho_0 ~ N(0, 1/beta_exp) by K leapfrog steps      Algorithm 2, Eq. (13)
     critics   Q(s, a) -> r + gamma (min Q'(s', a'_K) - alpha log pi(a'_0|s'))
-    policy    up min Q'(s, a_K) - alpha log pi(a_0|s) - alpha beta_0/2 |rho_K|^2      Eq. (12)
+    policy    ascend min Q'(s, a_K) - alpha log pi(a_0|s) - alpha beta_0/2 |rho_K|^2      Eq. (12)
     targets   Q' <- (1 - tau) Q' + tau Q
-    store     s, a_K, r, s' in the replay buffer, from which the lines above take their s, a, r, s'
+    store     s, a_K, r, s' in the replay buffer, of which the lines above draw theirs [The newest transition]
 
 S seeds are S agents that never meet, computed as one batch: what belongs to an agent has an axis S in front,
 and losses are summed over it. Read it as if S were 1. Shapes in comments: S seeds, B batch, O observation,
@@ -33,7 +33,6 @@ import subprocess
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -66,7 +65,7 @@ class Args:
     env_id: str = "Hopper-v4"  # any Gymnasium task with a bounded Box of actions
     env_kwargs: str = "{}"  # JSON for gym.make, such as '{"terminate_when_unhealthy": false}'
     seed: int = 1  # of the first agent; a run repeats bit for bit
-    num_seeds: int = 1  # agents to train side by side (S), named seed, seed + 1, ...
+    num_seeds: int = 1  # agents to train side by side (S): seed, seed + 1, ...; one generator for all
     total_timesteps: int = 1_000_000  # environment steps, per agent
     cuda: bool = True  # use a GPU if there is one
     torch_threads: int = 1  # CPU threads; results repeat bit for bit at an equal number
@@ -79,7 +78,7 @@ class Args:
     learning_starts: int = 5_000  # steps with uniformly random actions before the first update
     policy_lr: float = 3e-4  # learning rate of the policy
     q_lr: float = 3e-4  # learning rate of the critics and, with --autotune, of the temperature
-    table_row: str | None = None  # row of Table I for what is None (None: the task's, else HalfCheetah's)
+    table_row: str | None = None  # row of Table I for what is None here (None: the task's, or HalfCheetah's)
     alpha: float | None = None  # temperature; with --autotune its first value (None: Table I)
     autotune: bool = False  # learn the temperature, towards an entropy of -A nats
 
@@ -90,10 +89,11 @@ class Args:
     momentum_std_explore: float | None = None  # momentum's std to act, 1/sqrt(beta_exp) (None: Table I)
     leapfrog_hidden: int | None = None  # hidden units of T_h and of sigma_h, h_n (None: Table I)
     leapfrog_state: bool = True  # T_h and sigma_h see the state too
-    # what evolves actions to act: proposed, Eq. (13); conventional, (9); drift, momentum; gaussian, nothing
+    # what evolves actions to act: proposed, Eq. (13); conventional, (9); gaussian, nothing; and, not in the
+    # paper, drift, the momentum alone
     explore: Operator = "proposed"
     train: Operator = "proposed"  # what evolves actions in updates (Table II)
-    mixed_precision: bool = False  # in updates, bfloat16 in the critics of the force: faster on some CPUs
+    mixed_precision: bool = False  # in updates, bfloat16 in the critics of grad_u: faster on some CPUs
 
     # what a run reports and keeps
     run_dir: str | None = None  # the run's folder; a run that is there goes on (None: a new one in runs)
@@ -130,8 +130,8 @@ class Linear(nn.Module):
     def __init__(self, generator: Generator, n: int, inputs: int, outputs: int):
         super().__init__()
         bound = 1.0 / math.sqrt(inputs)
-        weight = torch.empty(n, outputs, inputs, device=generator.device).mT
-        weight = weight if outputs <= 32 else weight.contiguous()  # a CPU's updates are 5 to 10 % faster so
+        weight = torch.empty(n, outputs, inputs, device=generator.device).mT  # (n, in, out)
+        weight = weight if outputs <= 32 else weight.contiguous()  # transposed if narrow: 5 to 10 % on a CPU
         bias = torch.empty(n, 1, outputs, device=generator.device)
         self.weight = nn.Parameter(weight.uniform_(-bound, bound, generator=generator))
         self.bias = nn.Parameter(bias.uniform_(-bound, bound, generator=generator))
@@ -167,7 +167,8 @@ class Critics(nn.Module):
         def q(action: Tensor) -> Tensor:
             h1 = F.relu(layer1(self.for_each(action)))
             h2 = F.relu(self.layer2(h1))
-            return self.layer3(h2).view(-1, self.n, obs.shape[1])
+            with torch.autocast(action.device.type, enabled=False):  # in bfloat16 two critics often tie
+                return self.layer3(h2.to(action.dtype)).view(-1, self.n, obs.shape[1])
 
         return q
 
@@ -176,16 +177,16 @@ class Critics(nn.Module):
         return self.at(obs)(action)
 
 
-def with_gradient(value: Callable[[Tensor], Tensor], action: Tensor, mixed: bool) -> tuple[Tensor, Tensor]:
-    """value(action) (S, B) and its gradient in the action (S, B, A).
+def gradient(value: Callable[[Tensor], Tensor], action: Tensor, mixed: bool) -> Tensor:
+    """Of value(action) (S, B) in the action (S, B, A); to autograd a constant.
 
-    To autograd the gradient is a constant and the value linear in the action, as with ReLUs it is, by pieces.
+    Departure [Gradient of Eq. (12)]: critics of ReLUs are piecewise linear, so it has no slope of its own.
     """
-    with torch.enable_grad(), torch.autocast(action.device.type, torch.bfloat16, enabled=mixed):
+    with torch.enable_grad():
         leaf = action.detach().requires_grad_()
-        found = value(leaf).to(action.dtype)
-        (gradient,) = torch.autograd.grad(found.sum(), leaf)
-    return found.detach() + (gradient * (action - leaf.detach())).sum(-1), gradient
+        with torch.autocast(action.device.type, torch.bfloat16, enabled=mixed):
+            total = value(leaf).sum()
+        return torch.autograd.grad(total, leaf)[0]
 
 
 def tanh_log_det(u: Tensor) -> Tensor:
@@ -194,7 +195,7 @@ def tanh_log_det(u: Tensor) -> Tensor:
 
 
 class Policy(nn.Module):
-    """a_0 = tanh(u), where u = mean(s) + std(s) xi; and T_h and sigma_h, which bend the force."""
+    """a_0 = tanh(u), where u = mean(s) + std(s) xi; and the networks T_h and sigma_h of Eq. (13)."""
 
     def __init__(self, generator: Generator, seeds: int, obs_dim: int, action_dim: int, args: Args):
         super().__init__()
@@ -217,22 +218,22 @@ class Policy(nn.Module):
 
 
 def reflect(a: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-    """Folds what sticks out of (-1, 1)^A back in, where rho changes its sign, as often as needed.
+    """Folds what of a sticks out of [-1, 1]^A back in, as often as needed; rho changes its sign at each fold.
 
-    Departure [Reflection]: the paper is silent; Neal (2011), Sec. 5.1. It is one-to-one and preserves volume.
+    Departure [Reflection]: the paper is silent; Neal (2011), Sec. 5.1. One-to-one after a step from inside.
     """
     turn = torch.remainder(a + 1.0, 4.0)  # on the way up in [0, 2), back down in [2, 4)
     return 1.0 - (turn - 2.0).abs(), torch.where(turn < 2.0, rho, -rho)
 
 
-def leapfrog(a: Tensor, rho: Tensor, force: Callable, step_size: float, steps: int) -> tuple[Tensor, Tensor]:
-    """Eq. (7): steps of da/dt = rho, drho/dt = -F(a), but for the last half-kick, which moves rho alone.
+def leapfrog(a: Tensor, rho: Tensor, grad_u: Callable, step_size: float, steps: int) -> tuple[Tensor, Tensor]:
+    """Eq. (7), reflected: steps of da/dt = rho, drho/dt = -grad_u(a), but for rho's very last half step.
 
-    Each line adds to one of a and rho a function of the other: volume is preserved, whatever the force is.
+    Each adds to one of a and rho a function of the other, or folds: it preserves volume for any grad_u.
+    Departures [Mass]: 1; [K + 1 forces for K steps]: where two steps meet, one grad_u serves both.
     """
     for k in range(steps):
-        f, _ = force(a)
-        rho = rho - (step_size if k else 0.5 * step_size) * f  # where steps meet, both of their half-kicks
+        rho = rho - (step_size if k else 0.5 * step_size) * grad_u(a)
         a, rho = reflect(a + step_size * rho, rho)
     return a, rho
 
@@ -240,7 +241,7 @@ def leapfrog(a: Tensor, rho: Tensor, force: Callable, step_size: float, steps: i
 class Agent(nn.Module):
     """All that learns, of S agents, and how it acts."""
 
-    draws = draws_to_act = 2  # of noise (S, B, A) that an action takes: in an update, and to act
+    draws = draws_to_act = 2  # tensors of noise (S, B, A) per action: in an update, and to act
 
     def __init__(self, generator: Generator, seeds: int, obs_dim: int, action_dim: int, args: Args):
         super().__init__()
@@ -251,41 +252,42 @@ class Agent(nn.Module):
         self.log_alpha = nn.Parameter(torch.full((seeds,), math.log(args.alpha), device=device))
 
     def value_at(self, obs: Tensor) -> Callable[[Tensor], Tensor]:
-        """What the force climbs at obs, a function: action (S, B, A) -> min Q (S, B).
+        """What the leapfrog and Eq. (12) climb at obs, a function: action (S, B, A) -> min Q (S, B).
 
         Departure [Critic in the force and in Eq. (12)]: of the target critics, which follow at every update.
         """
         q = self.q_target.at(obs)
         return lambda action: q(action).amin(1)
 
-    def force_at(self, obs: Tensor, operator: Operator, mixed: bool = False) -> Callable:
-        """The force at obs, a function: a -> F(s, a) (S, B, A) and the value at a (S, B)."""
+    def grad_u_at(self, obs: Tensor, operator: Operator, mixed: bool = False) -> Callable[[Tensor], Tensor]:
+        """What stands for dU/da in the leapfrog at obs, a function of a (S, B, A): F of Eqs. (13), (9)."""
         value = self.value_at(obs)
         hidden = self.policy.hidden.given(obs if self.args.leapfrog_state else obs[..., :0])
 
-        def force(a: Tensor) -> tuple[Tensor, Tensor]:
-            q, gradient = with_gradient(value, a, mixed)
-            if operator == "conventional":  # Eq. (9)
-                return -gradient / self.log_alpha.detach().exp().view(-1, 1, 1), q
-            if operator != "proposed":
-                return torch.zeros_like(a), q
-            g = -F.normalize(gradient, dim=-1)  # Eq. (13); a gradient of 0 stays 0
+        def grad_u(a: Tensor) -> Tensor:
+            if operator in ("drift", "gaussian"):
+                return torch.zeros_like(a)
+            grad_q = gradient(value, a, mixed)
+            if operator == "conventional":  # Eq. (9): U = -Q / alpha
+                return -grad_q / self.log_alpha.detach().exp().view(-1, 1, 1)
+            g = -F.normalize(grad_q, dim=-1)  # Eq. (13); a gradient of 0 stays 0
             h_transform, h_gate = F.elu(hidden(torch.cat([a, g], dim=-1))).chunk(2, dim=-1)
             gate = torch.sigmoid(self.policy.gate(h_gate))
-            return torch.lerp(self.policy.transform(h_transform), g, gate), q  # sigma_h g + (1 - sigma_h) T_h
+            return torch.lerp(self.policy.transform(h_transform), g, gate)  # sigma_h g + (1 - sigma_h) T_h
 
-        return force
+        return grad_u
 
     def evolve(self, obs: Tensor, noise: Tensor, operator: Operator, momentum_std: float, mixed=False):
-        """Algorithm 2, from noise (2, S, B, A) for a_0 and rho_0: a_K, rho_K but for its last half-kick, the
-        force, and log pi(a_0|s) (S, B), which by Eq. (10) is log q(a_K, rho_K|s) - log N(rho_0)."""
+        """Algorithm 2, from noise (2, S, B, A) for a_0, rho_0: a_K; rho_K before its last half step; grad_u;
+        log pi(a_0|s) (S, B), by Eq. (10) log q(a_K, rho_K|s) - log N(rho_0). Departure [Density]."""
         xi, zeta = noise
         a, log_prob = self.policy(obs, xi)
-        force, rho, steps = self.force_at(obs, operator, mixed), momentum_std * zeta, self.args.leapfrog_steps
+        grad_u = self.grad_u_at(obs, operator, mixed)
+        rho, steps = momentum_std * zeta, self.args.leapfrog_steps
         if operator == "gaussian":  # Departure ["Gaussian Policy" in Table II]: the base policy, of one layer
             rho, steps = torch.zeros_like(rho), 0
-        a, rho = leapfrog(a, rho, force, self.args.step_size, steps)
-        return a, rho, force, log_prob
+        a, rho = leapfrog(a, rho, grad_u, self.args.step_size, steps)
+        return a, rho, grad_u, log_prob
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
@@ -307,7 +309,7 @@ class Batch(NamedTuple):
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """One step down the sum of the agents' losses (S,), each of which depends on its own weights only."""
     optimizer.zero_grad()
-    loss.sum().backward(inputs=optimizer.param_groups[0]["params"])
+    loss.sum().backward(inputs=optimizer.param_groups[0]["params"])  # not those of critics it passes through
     optimizer.step()
 
 
@@ -320,7 +322,7 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     alpha = agent.log_alpha.detach().exp().unsqueeze(-1)  # (S, 1)
     chain = {"operator": args.train, "momentum_std": args.momentum_std_train, "mixed": args.mixed_precision}
 
-    with torch.no_grad():  # Departure [Soft target]: without the momentum
+    with torch.no_grad():  # Departure [Soft target]: log pi(a_0) alone, nothing of rho
         next_action, _, _, next_log_prob = agent.evolve(next_obs, noise[:2], **chain)
         next_q = agent.q_target(next_obs, next_action).amin(1)
         target = reward + args.gamma * (1.0 - terminated) * (next_q - alpha * next_log_prob)
@@ -328,9 +330,9 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     q_loss = (q - target.unsqueeze(1)).square().mean(-1).sum(1)
     descend(optimizers["q"], q_loss)
 
-    a, rho, force, log_prob = agent.evolve(obs, noise[2:], **chain)
-    f, value = force(a)
-    rho = rho - 0.5 * args.step_size * f  # the last half-kick
+    a, rho, grad_u, log_prob = agent.evolve(obs, noise[2:], **chain)
+    rho = rho - 0.5 * args.step_size * grad_u(a)  # the last half step
+    value = agent.value_at(obs)(a)
     penalty = torch.zeros_like(log_prob)
     if args.momentum_std_train > 0.0:  # Departure [No momentum, Fig. 6]: beta_0 = 1 / std^2 would be infinite
         penalty = 0.5 * (rho / args.momentum_std_train).square().sum(-1)
@@ -338,8 +340,8 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     descend(optimizers["policy"], loss)
 
     if args.autotune:  # Departure [Temperature]: towards an entropy of -A
-        entropy = -log_prob.detach().mean(-1)
-        descend(optimizers["log_alpha"], agent.log_alpha.exp() * (entropy + action.shape[-1]))
+        entropy, target_entropy = -log_prob.detach().mean(-1), -action.shape[-1]
+        descend(optimizers["log_alpha"], agent.log_alpha.exp() * (entropy - target_entropy))
 
     with torch.no_grad():  # target <- (1 - tau) target + tau critic
         torch._foreach_lerp_(list(agent.q_target.parameters()), list(agent.q.parameters()), args.tau)
@@ -487,7 +489,7 @@ class ReplayBuffer:
         with named(f"--buffer-size {capacity} of {seeds} agents wants {4e-9 * math.prod(shape):.3g} GB"):
             if 4 * math.prod(shape) > there:
                 raise MemoryError(f"there are {there / 1e9:.3g} GB")
-            self.rows = torch.empty(shape, device=device)  # not zeros: takes memory as it is filled
+            self.rows = torch.empty(shape, device=device)  # a CPU's memory is taken as it is filled
         self.first_rows = torch.arange(seeds, device=device).unsqueeze(-1) * capacity  # (S, 1)
         self.filled = torch.ones((), dtype=torch.long, device=device)  # a tensor: a CUDA graph reads it anew
 
@@ -506,8 +508,9 @@ class ReplayBuffer:
         return Batch(obs, action, reward.squeeze(-1), next_obs, terminated.squeeze(-1))
 
     def state_dict(self) -> dict:
-        rows = self.rows[:, : self.filled].cpu().numpy()  # torch.save would write all that a tensor views
-        return {"added": self.added, "rows": [torch.from_numpy(of_agent) for of_agent in rows]}
+        # By way of NumPy, as torch.save writes all that a tensor is a part of.
+        filled = [rows[: self.filled].cpu().numpy() for rows in self.rows]
+        return {"added": self.added, "rows": [torch.from_numpy(rows) for rows in filled]}
 
     def load_state_dict(self, state: dict) -> None:
         self.added = state["added"]
@@ -523,7 +526,6 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 def make_optimizers(agent: Agent, args: Args) -> dict[str, torch.optim.Adam]:
     """Adam works element by element: S agents in one optimiser stay S agents."""
-    warnings.filterwarnings("ignore", ".*running without CUDA graph capture")  # before the capture it must
     adam = partial(torch.optim.Adam, fused=True, capturable=agent.log_alpha.is_cuda)
     optimizers = {
         "q": adam(agent.q.parameters(), lr=args.q_lr),
@@ -547,7 +549,7 @@ def restore(tensors: list[Tensor], saved: list[Tensor]) -> None:
 
 
 def capture(function: Callable, tensors: list[Tensor]) -> Callable:
-    """On a GPU, a CUDA graph of `function`: its hundreds of kernels, slower to launch than to run, at once.
+    """On a GPU, a CUDA graph of `function`: a replay launches its hundreds of kernels by one call.
 
     They are recorded once and replayed on the same tensors. Recording runs nothing, but needs a few real
     calls on a side stream before it; what they did to `tensors`, all that learns, is undone.
@@ -604,8 +606,9 @@ def load(path: Path, args: Args | None = None) -> tuple[Agent, dict]:
 
 def decide(agent: Agent, obs: np.ndarray, deterministic: bool = True) -> np.ndarray:
     """Actions (B, A) in [-1, 1] of a single agent at observations (B, O)."""
-    noise = torch.randn(agent.draws_to_act, 1, len(obs), agent.policy.mean.bias.shape[-1])
-    return agent.act(torch.from_numpy(obs).unsqueeze(0), 0.0 * noise if deterministic else noise)[0].numpy()
+    shape = agent.draws_to_act, 1, len(obs), agent.policy.mean.bias.shape[-1]
+    noise = torch.zeros(shape) if deterministic else torch.randn(shape)
+    return agent.act(torch.from_numpy(obs).unsqueeze(0), noise)[0].numpy()
 
 
 def load_agent(path: str | Path) -> Callable[..., np.ndarray]:
@@ -865,13 +868,14 @@ def train(args: Args) -> Path:
                 restore(tensors, run.saved["tensors"])
                 generator.set_state(run.saved["random"])
                 buffer.load_state_dict(run.saved["buffer"])
+            run.saved = None
         print(f"{run.folder}: steps {run.start} to {args.total_timesteps} on {device}\n{args}")
 
         steps = range(run.start + 1, args.total_timesteps + 1)
         bar = tqdm(steps, initial=run.start, total=steps[-1], unit="step", disable=None, dynamic_ncols=True)
         logs, last_return, saved = {}, math.nan, True
         for step in bar:
-            if saved:  # Departure [Episodes at a checkpoint]: cut, so that no simulator's state is kept
+            if saved:  # also at the start. Departure [Episodes at a checkpoint]: they are cut there
                 reset_seeds = torch.randint(2**31, (seeds,), generator=generator, device=device)
                 obs, _ = envs.reset(seed=reset_seeds.tolist())
                 returns = np.zeros(seeds)

@@ -179,9 +179,9 @@ def measure_toy(agent: script.Agent, operator: str, std: float, count: int) -> t
     Q / alpha - log pi(a_0) + (|rho_0|^2 - |rho_K|^2) / (2 std^2). log Z - J is the divergence of a_K and
     rho_K together, so never below 0, nor below that of a_K alone."""
     noise = torch.randn(2, len(agent.log_alpha), count, 1, generator=Generator().manual_seed(0))
-    a, rho, force, log_prob = agent.evolve(torch.ones(noise.shape[1:]), noise, operator, std)
-    f, q = force(a)
-    rho = (rho - 0.5 * agent.args.step_size * f) / std
+    obs = torch.ones(noise.shape[1:])
+    a, rho, grad_u, log_prob = agent.evolve(obs, noise, operator, std)
+    rho, q = (rho - 0.5 * agent.args.step_size * grad_u(a)) / std, agent.value_at(obs)(a)
     gain = 0.0 if operator == "gaussian" else 0.5 * (noise[1].square() - rho.square()).sum(-1)
     j = (q / agent.args.alpha - log_prob + gain).mean(-1)
     return np.stack([np.histogram(of_seed, EDGES)[0] / count for of_seed in a]), j.numpy()

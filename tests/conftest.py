@@ -1,12 +1,18 @@
 """What the tests share: the scripts as modules, small agents in float64, random batches, calls of scripts."""
 
+import contextlib
 import csv
 import importlib
 import inspect
+import multiprocessing
 import os
+import runpy
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -136,6 +142,21 @@ def same(first, second) -> bool:
     )
 
 
+def flags(**settings) -> list:
+    """Settings as words of a command line."""
+    words = []
+    for name, value in settings.items():
+        flag = f"--{name.replace('_', '-')}"
+        words += [flag] if value is True else [flag, value]
+    return words
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Of all files but the lock."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 def command(name, *words) -> list[str]:
     return [sys.executable, str(ROOT / f"{name}.py"), *map(str, words)]
 
@@ -143,3 +164,79 @@ def command(name, *words) -> list[str]:
 def call(name, *words, **options):
     """Runs a script as a user does."""
     return subprocess.run(command(name, *words), capture_output=True, text=True, **options)
+
+
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def main(monkeypatch, capsys):
+    """Like `call`, but in this process: torch need not be imported anew, and a test may change what a script
+    finds. An exception that the script does not turn into a line is raised here."""
+
+    def run(name, *words) -> Ended:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, words)])
+        capsys.readouterr()
+        status = 0
+        try:
+            runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")
+        except SystemExit as ended:
+            status = ended.code or 0
+        return Ended(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Processes beside the training are copies of this one, which start at once: a script's begin anew."""
+    fork = multiprocessing.get_context("fork")
+    for where in (multiprocessing, *(importlib.import_module(name) for name in SCRIPTS)):
+        monkeypatch.setattr(where, "get_context", lambda kind: fork)
+
+
+class Copy:
+    """A copy of this process that runs a script as a shell would, in a process group of its own."""
+
+    def __init__(self, name, *words, output: Path):
+        self.output = output
+        streams = [
+            os.open(f"{output}.{file}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for file in ("out", "err")
+        ]
+        self.pid = os.fork()
+        if self.pid:
+            [os.close(stream) for stream in streams]
+            return
+        status = 1
+        with contextlib.suppress(BaseException):
+            os.setsid()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            [os.dup2(stream, number) for number, stream in enumerate(streams, start=1)]
+            sys.stdout, sys.stderr = (open(stream, "w", closefd=False) for stream in (1, 2))
+            sys.argv = [f"{name}.py", *map(str, words)]
+            try:
+                runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")
+                status = 0
+            except SystemExit as ended:
+                status = ended.code or 0
+            sys.stdout.flush(), sys.stderr.flush()
+        os._exit(status)
+
+    def wait_for(self, is_there) -> None:
+        """Until something is there, while the script runs."""
+        while not is_there():
+            assert os.waitpid(self.pid, os.WNOHANG) == (0, 0), self.read("err")
+            time.sleep(0.01)
+
+    def read(self, file) -> str:
+        return Path(f"{self.output}.{file}").read_text()
+
+    def end(self, by: int = 0) -> Ended:
+        """What came of it, after a signal to it and the processes beside it, or without."""
+        if by:
+            os.killpg(self.pid, by)
+        _, status = os.waitpid(self.pid, 0)
+        return Ended(os.waitstatus_to_exitcode(status), self.read("out"), self.read("err"))

@@ -1,44 +1,28 @@
-"""The command line as a user meets it."""
+"""The command line as a user meets it, and agents in a user's own program."""
 
-import fcntl
 import importlib
+import io
 import json
 import os
-import pty
 import re
-import struct
+import shlex
 import subprocess
 import sys
-import termios
-import textwrap
+import time
+from dataclasses import fields
+from itertools import pairwise
+from types import SimpleNamespace
 
 import envs  # noqa: F401  (registers them)
+import gymnasium as gym
 import numpy as np
+import odd  # noqa: F401
 import pytest
-import torch
-from conftest import (
-    ROOT,
-    SAFE,
-    SCRIPTS,
-    agent_of,
-    call,
-    command,
-    cost_flags,
-    deterministic_action,
-    make_args,
-    rows_of,
-)
+from conftest import ROOT, SAFE, SCRIPTS, cost_flags, flags, make_args, rows_of
 
-TINY = [
-    "--total-timesteps",
-    "260",
-    "--learning-starts",
-    "100",
-    "--eval-frequency",
-    "130",
-    "--eval-episodes",
-    "2",
-]
+HPO = "sac_hpo_continuous"
+SMALL = dict(total_timesteps=60, learning_starts=40, batch_size=8, eval_frequency=30, eval_episodes=2)
+TINY = flags(**SMALL)
 TABLE_II = {
     "SAC-HPO": [],
     "Baseline-1": ["--explore", "conventional", "--train", "conventional"],
@@ -48,143 +32,198 @@ TABLE_II = {
     "no randomness": ["--momentum-std-train", "0", "--momentum-std-explore", "0"],
     "drift": ["--explore", "drift", "--train", "drift"],
     "no state": ["--no-leapfrog-state", "--autotune"],
-    "the paper's letter": ["--coordinates", "action", "--bfloat16-force", "True"],
+    "mixed precision": ["--mixed-precision"],
 }
 
 
-@pytest.mark.parametrize("flags", TABLE_II.values(), ids=TABLE_II)
-def test_rows_of_table_ii_by_their_flags(flags, tmp_path):
-    ended = call("sac_hpo_continuous", *TINY, "--runs-dir", tmp_path, *flags)
-    assert ended.returncode == 0, ended.stderr
-    (run,) = tmp_path.iterdir()
-    assert len(rows_of(run)) == 2
-    stored = json.loads((run / "config.json").read_text())
-    assert "--env-id" not in stored["command"] and stored["args"]["env_id"] == "Hopper-v4"
-    assert stored["versions"]["torch"] and stored["processor"] and stored["args"]["leapfrog_steps"] == 2
+@pytest.mark.parametrize("words", TABLE_II.values(), ids=TABLE_II)
+def test_rows_of_table_ii_by_their_flags(words, tmp_path, main):
+    ended = main(HPO, *TINY, "--run-dir", tmp_path / "run", *words)
+    assert ended.returncode == 0 and not ended.stderr, ended.stderr
+    assert [row["global_step"] for row in rows_of(tmp_path / "run")] == ["30", "60"]
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    given = {word[2:].replace("-", "_"): value for word, value in pairwise(words)}
+    assert all(
+        str(config["args"][key]).startswith(value) for key, value in given.items() if "--" not in value
+    )
+    assert config["args"]["env_id"] == "Hopper-v4" and config["args"]["leapfrog_steps"] == 2
+    (start,) = config["starts"]
+    assert start["step"] == 0 and start["versions"]["torch"] and start["processor"] and start["commit"]
+
+
+def test_table_i(script, capsys):
+    """A row is chosen by the task's family or by --table-row; outside the table HalfCheetah's, and a line
+    says so; what is given by hand wins."""
+    for env_id, row in {
+        "Hopper-v5": "Hopper",
+        "envs:OneStep-v0": "HalfCheetah",
+        "Humanoid": "Humanoid",
+    }.items():
+        args = script.resolve(make_args(script, env_id=env_id))
+        assert tuple(getattr(args, name) for name in script.SETTINGS) == script.TABLE_I[row]
+        assert ("as in HalfCheetah's row of Table I" in capsys.readouterr().out) == ("envs" in env_id)
+    args = script.resolve(make_args(script, table_row="HumanoidBulletEnv", alpha=0.7))
+    assert [getattr(args, name) for name in script.SETTINGS] == [
+        0.7,
+        *script.TABLE_I["HumanoidBulletEnv"][1:],
+    ]
+    said = capsys.readouterr().out
+    assert ("as in HumanoidBulletEnv's row" in said) == (len(script.SETTINGS) > 1) and "alpha," not in said
+    given = dict(zip(script.SETTINGS, script.TABLE_I["Ant"], strict=True))
+    script.resolve(make_args(script, env_id="envs:OneStep-v0", **given))
+    assert not capsys.readouterr().out
+
+
+def test_env_kwargs_reach_the_environment(tmp_path, main):
+    """A Hopper that may fall plays on to its 1,000 steps, in training, in evaluation and when played."""
+    words = [*TINY, "--eval-episodes", 1, "--run-dir", tmp_path, "--env-id", "Hopper-v4"]
+    ended = main("sac_baseline", *words, "--env-kwargs", '{"terminate_when_unhealthy": false}')
+    assert ended.returncode == 0 and [row["length_mean"] for row in rows_of(tmp_path)] == ["1000.0"] * 2
+
+
+@pytest.mark.parametrize("obs, size", [("dict", 5), ("image", 60), ("grid", 6)])
+def test_observations_are_flattened(obs, size, tmp_path, either):
+    changes = {**SMALL, "env_id": "odd:Odd-v0", "env_kwargs": json.dumps({"obs": obs})}
+    run = either.train(make_args(either, run_dir=str(tmp_path), **changes))
+    assert either.read(run / "seed_1" / "agent_60.pt")["obs_dim"] == size
+    rows = either.read(run / "checkpoint.pt")["buffer"]["rows"][0]
+    assert size != 5 or {tuple(row[2:5].tolist()) for row in rows} == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_quiet_line_by_line_without_a_terminal(script, tmp_path, seeds):
-    if seeds == 2 and script.__name__ not in ("sac_baseline", "sac_hpo_safe"):
-        pytest.skip("several seeds are reported in the same way by all scripts")
-    name = script.ALGORITHM
-    ended = call(name, *TINY, *cost_flags(name), "--runs-dir", tmp_path, "--seed", 5, "--num-seeds", seeds)
+def test_what_is_printed_without_a_terminal(script, tmp_path, main, quick, seeds):
+    """The run, its arguments, a line per evaluation, where the agents are and how to play one: that works,
+    and gives the returns that eval.csv has."""
+    name, run = script.__name__, tmp_path / "a run"
+    words = [*TINY, *cost_flags(name), "--run-dir", run, "--seed", 5, "--num-seeds", seeds]
+    ended = main(name, *words, "--env-id", "Hopper-v4")
     assert ended.returncode == 0 and ended.stderr == ""
     lines = ended.stdout.splitlines()
-    (run,) = tmp_path.iterdir()
-    assert lines[0].startswith(f"{run}: steps 0 to 260 on ")
-    assert lines[1].startswith("Args(env_id='Hopper-v4', seed=5") and "alpha=0.2" in lines[1]
-    expected = [f"seed {seed}, step {step}" for step in (130, 260) for seed in range(5, 5 + seeds)]
-    assert [line.split(":")[0] for line in lines[2:]] == expected
-    assert run.name.startswith(f"Hopper-v4__{name}__5__")
-    assert sorted(path.name for path in run.iterdir() if path.name != "lock") == sorted(
-        ["checkpoint.pt", "config.json", *(f"seed_{seed}" for seed in range(5, 5 + seeds))]
-    )
-    header = (run / "seed_5" / "eval.csv").read_text().splitlines()[0]
-    first = "global_step,return_mean,return_std,return_0,return_1,length_mean,q_bias,"
-    last = "seconds,steps_per_second"
-    assert header.startswith(first) and header.endswith(last)
-    columns = header.removeprefix(first).removesuffix(last).split(",")[:-1]
-    leapfrog = (
-        ["leapfrog_steps_mean", "accepted_at_first", "never_accepted"] if name == "sac_hpo_safe" else []
-    )
-    cost = ["cost_mean", "discounted_cost_mean", "j_c_mean", "share_over_limit", "lambda"]
-    cost += ["training_cost", "training_episodes", "training_episodes_over_limit"]
-    assert columns == (leapfrog + cost if name in SAFE else [])
+    assert lines[0] == f"{run}: steps 0 to 60 on cpu" and lines[1].startswith("Args(env_id='Hopper-v4', ")
+    expected = [f"seed_{seed}, step {step}" for step in (30, 60) for seed in range(5, 5 + seeds)]
+    assert [line.split(":")[0] for line in lines[2:-2]] == expected
+    assert all(re.search(r": return -?[\d.]+ \+- [\d.]+.*, [\d.]+ steps/s$", line) for line in lines[2:-2])
+    assert lines[-2] == f"trained: {run}" and lines[-1].startswith(f"play: python {name}.py --evaluate ")
+    folders = [f"seed_{seed}" for seed in range(5, 5 + seeds)]
+    assert {path.name for path in run.iterdir()} == {"checkpoint.pt", "config.json", "lock", *folders}
+    header = (run / "seed_5" / "eval.csv").read_text().splitlines()[0].split(",")
+    assert header[:5] == "global_step return_mean return_std return_0 return_1".split()
+    costs = "cost_mean discounted_cost_mean j_c_mean share_over_limit lambda training_cost training_episodes"
+    costs = f"{costs} training_episodes_over_limit".split() if name in SAFE else []
+    leapfrog = "leapfrog_steps_mean accepted_at_first never_accepted".split() * (name == "sac_hpo_safe")
+    assert header[5:] == ["length_mean", "q_bias", *leapfrog, *costs, "steps_per_second"]
+
+    played = shlex.split(lines[-1].removeprefix("play: python "))
+    for words, of in (played[1:], [5]), (["--evaluate", run], range(5, 5 + seeds)):
+        ended = main(name, *words)
+        assert ended.returncode == 0 and ended.stderr == "", ended.stderr
+        found = [line for line in ended.stdout.splitlines() if ".pt: returns " in line]
+        for line, seed in zip(found, of, strict=True):
+            row = {key: float(value) for key, value in rows_of(run, seed)[-1].items()}
+            numbers = f"{row['return_0']:.1f} {row['return_1']:.1f}, mean {row['return_mean']:.1f}"
+            assert line == f"{run}/seed_{seed}/agent_60.pt: returns {numbers}"
 
 
-def test_progress_bar_on_a_terminal(tmp_path):
-    main, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))  # rows, columns
-    words = command("sac_baseline", *TINY, "--runs-dir", tmp_path)
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=terminal)
-    os.close(terminal)
-    shown = b""
-    try:
-        while data := os.read(main, 4096):
-            shown += data
-    except OSError:  # the other end closed
-        pass
-    os.close(main)
-    assert process.wait() == 0
-    assert b"260/260" in shown and b"step/s" in shown and b"return " in shown
+def test_the_newest_agent_of_each_seed_is_played(tmp_path, main, quick):
+    """The newest by number. Arguments that are not given are as in the agent's run."""
+    words = [*TINY, "--eval-frequency", 1000, "--checkpoint-frequency", 45, "--total-timesteps", 135]
+    words += ["--env-id", "envs:OneStep-v0", "--run-dir", tmp_path, "--num-seeds", 2]
+    assert main("sac_baseline", *words).returncode == 0
+    assert len(list(tmp_path.rglob("agent_*.pt"))) == 6
+    ended = main("sac_baseline", "--evaluate", tmp_path, "--eval-episodes", 3)
+    played = [line for line in ended.stdout.splitlines() if "returns" in line]
+    expected = [f"{tmp_path}/seed_{seed}/agent_135.pt: returns 1.0 1.0 1.0, mean 1.0" for seed in (1, 2)]
+    assert played == expected
 
 
-def can_draw() -> str | None:
-    """A value of MUJOCO_GL that works here without a screen, if any."""
-    code = "import gymnasium as g; e = g.make('Hopper-v4', render_mode='rgb_array'); e.reset(); e.render()"
-    for gl in ("egl", "osmesa"):
-        environment = {**os.environ, "MUJOCO_GL": gl}
-        if subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment).returncode == 0:
-            return gl
-    return None
+def test_a_line_at_least_every_other_minute(tmp_path, capsys, monkeypatch):
+    """By a clock that goes on by 50 seconds every hundred steps."""
+    script = importlib.import_module("sac_baseline")
+    now = iter(range(0, 10**6, 50))
+    clock = SimpleNamespace(perf_counter=lambda: next(now), strftime=time.strftime, time_ns=time.time_ns)
+    monkeypatch.setattr(script, "time", clock)
+    changes = dict(total_timesteps=1000, learning_starts=2000, eval_episodes=1, env_id="envs:TwoSteps-v0")
+    script.train(make_args(script, run_dir=str(tmp_path), **changes))
+    line = r"step (\d+): last return in training 1.0, [\d.]+ steps/s"
+    steps = [int(found[1]) for found in re.finditer(line, capsys.readouterr().out)]
+    assert len(steps) >= 3 and all(0 < b - a <= 300 for a, b in pairwise([0, *steps, 1000]))
 
 
-@pytest.mark.parametrize("name, seeds", [("sac_baseline", 2), ("sac_hpo_safe", 1)])
-def test_videos(name, tmp_path, seeds):
-    gl = can_draw()
-    if gl is None:
-        pytest.skip("neither EGL nor OSMesa draws here: apt install libegl1 or libosmesa6")
+def test_a_bar_on_a_terminal_and_a_folder_of_its_own(tmp_path, main, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.chdir(tmp_path)
+    ended = main("sac_baseline", *TINY, "--env-id", "envs:OneStep-v0", "--seed", 7)
+    shown = sys.stderr.getvalue()
+    assert ended.returncode == 0 and "60/60" in shown and "step/s" in shown and "return 1.0" in shown
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("envs-OneStep-v0__sac_baseline__7__20") and len(rows_of(run, 7)) == 2
+
+
+def test_films_of_pendulum(tmp_path, main, monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    for needed in ("pygame", "moviepy"):
+        pytest.importorskip(needed)
     from imageio_ffmpeg import count_frames_and_secs
 
-    environment = {**os.environ, "MUJOCO_GL": gl}
-    words = ["--env-id", "InvertedPendulum-v5", *cost_flags(name), "--num-seeds", seeds]
-    ended = call(name, *TINY, *words, "--runs-dir", tmp_path, "--capture-video", env=environment)
+    words = [*TINY, "--env-id", "Pendulum-v1", "--run-dir", tmp_path, "--eval-frequency", 60]
+    ended = main("sac_baseline", *words, "--capture-video")
+    if ended.returncode == 2 and "--capture-video" in ended.stderr:
+        pytest.skip(f"cannot draw here: {ended.stderr}")
     assert ended.returncode == 0, ended.stderr
-    (run,) = tmp_path.iterdir()
-    folders = [run / f"seed_{seed}" / "videos" for seed in range(1, seeds + 1)]
-    assert [len(list(folder.iterdir())) for folder in folders] == [2] * seeds  # one of each evaluation
-    ended = call(name, "--evaluate", run, "--capture-video", env=environment)
-    assert ended.returncode == 0, ended.stderr
-    for folder in folders:
-        films = sorted(folder.iterdir())
-        assert len(films) == 3  # the second episode of the last evaluation is new
-        for film in films:
-            frames, seconds = count_frames_and_secs(str(film))
-            assert frames >= 3 and seconds > 0.01
+    (film,) = tmp_path.rglob("*.mp4")
+    film.unlink()
+    ended = main("sac_baseline", "--evaluate", tmp_path, "--capture-video")
+    assert ended.returncode == 0 and f"film: {film}" in ended.stdout
+    assert count_frames_and_secs(str(film))[0] >= 200
 
 
-def test_help_names_every_default_once(script):
-    text = call(script.ALGORITHM, "--help", env={**os.environ, "COLUMNS": "200"}).stdout
-    for words in ("--env-id", "(default: Hopper-v4)", "--total-timesteps", "(default: 1000000)"):
-        assert words in text
-    flags = re.split(r"\n\W*(?=--)", text)[1:]  # each with its help
-    assert len(flags) > 20
-    for flag in flags:
-        assert flag.count("default") == 1, flag
-    assert any(flag.startswith("--alpha") and "(default: Table I, by task)" in flag for flag in flags)
+def test_help_names_every_argument(script, main, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    ended = main(script.__name__, "-h")
+    flags = re.split(r"\n\W*(?=--)", ended.stdout)[2:]  # each with its help; without --help
+    assert ended.returncode == 0 and len(flags) == len(fields(script.Args))
+    for flag, field in zip(flags, fields(script.Args), strict=True):
+        assert flag.startswith(f"--{field.name.replace('_', '-')}"), flag
+        assert len(re.sub(r"[^a-z]+", " ", flag.split("(default")[0]).split()) > 4, flag  # says what it is
 
 
-def test_nothing_happens_at_import(script, tmp_path):
-    code = f"import sys, {script.ALGORITHM}; print('pybullet' in sys.modules)"
-    options = dict(capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    ended = subprocess.run([sys.executable, "-c", code], **options)
-    assert ended.stdout == "False\n" and list(tmp_path.iterdir()) == []
+def test_nothing_happens_at_import(tmp_path):
+    code = f"import sys, {', '.join(SCRIPTS)}; print('pybullet' in sys.modules, 'mujoco' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (ended.stdout, ended.stderr) == ("False False\n", "") and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("env_id", ["Hopper-v4", "Grid-v0"])
+@pytest.mark.parametrize("env_id", ["Hopper-v4", "envs:Grid-v0"])
 def test_an_agent_in_a_users_own_program(script, tmp_path, env_id):
-    """The lines in load_agent's docstring, run: the agent's actions, in the environment's bounds."""
-    free = (
-        {"cost": "torque", "cost_limit": 1e6} if script.__name__ in SAFE else {}
-    )  # Algorithm 3 accepts at once
-    settings = dict(**free, total_timesteps=120, learning_starts=100, batch_size=8, eval_episodes=1)
-    run = script.train(make_args(script, env_id=env_id, runs_dir=str(tmp_path), num_seeds=1, **settings))
-    example = textwrap.dedent(re.search(r"\n\n(.*)", script.load_agent.__doc__, re.DOTALL).group(1))
-    assert len(example.strip().splitlines()) <= 10
-    example = example.replace("runs/<run>/seed_1/agent_1000000.pt", str(run / "seed_1" / "agent_120.pt"))
-    task = script.make_env(make_args(script, env_id=env_id))
-    obs, _ = task.env.reset(seed=3)
-    names = {"load_agent": script.load_agent, "env": task.env, "obs": obs, "first_obs": obs}
-    exec(example, names)
-    action = names["policy"](*[obs, obs][: 1 + (script.__name__ == "sac_hpo_safe")])
-    assert task.env.action_space.contains(action) and np.isfinite(names["reward"])
-    with pytest.raises(ValueError, match="reshape"):
-        names["policy"](*[np.append(obs, 0.0)] * (1 + (script.__name__ == "sac_hpo_safe")))
-    for other in (name for name in SCRIPTS if name != script.__name__ and env_id == "Hopper-v4"):
-        with pytest.raises(ValueError, match=rf"agent_120.pt, an agent of {script.__name__}\.py, does not"):
-            importlib.import_module(other).load_agent(run / "seed_1" / "agent_120.pt")
-    agent = script.Agent(1, np.size(obs), action.size, script.stored_args(str(run)))
-    agent.load_state_dict(agent_of(run, 120))
-    expected = deterministic_action(agent, torch.tensor(obs, dtype=torch.float32).reshape(1, 1, -1)).numpy()
-    np.testing.assert_allclose(action, script.rescale(expected, task.low, task.high), rtol=1e-5, atol=1e-6)
+    """It plays what the evaluation played; sampled it plays something else; any number at a time."""
+    free = dict(cost="torque", cost_limit=1e6) if script.__name__ in SAFE else {}  # accepted at once
+    settings = {**SMALL, **free, "env_id": env_id, "seed": 3, "run_dir": str(tmp_path)}
+    script.train(make_args(script, **settings))
+    policy = script.load_agent(str(tmp_path / "seed_3" / "agent_60.pt"))
+    env, seen = gym.make(env_id), []
+    for i, seed in enumerate(np.random.default_rng([3, 60]).integers(2**31, size=2).tolist()):
+        obs, first, done, total = env.reset(seed=seed)[0], None, False, 0.0
+        while not done:
+            flat = obs.flatten()
+            first = flat if first is None else first
+            seen.append((flat, first)[: 2 if script.__name__ == "sac_hpo_safe" else 1])
+            obs, reward, terminated, truncated, _ = env.step(policy(*seen[-1]))
+            done, total = terminated or truncated, total + reward
+        assert total == pytest.approx(float(rows_of(tmp_path, 3)[-1][f"return_{i}"]), rel=1e-3)
+    given, size = [np.stack(part) for part in zip(*seen, strict=True)], seen[0][0].size
+    actions = policy(*given)
+    assert actions.shape == (len(seen), *env.action_space.shape) and actions.dtype == env.action_space.dtype
+    np.testing.assert_allclose(actions[3], policy(*seen[3]), rtol=1e-4, atol=1e-5)
+    samples = [policy(*given, deterministic=False) for _ in range(2)]
+    assert not np.allclose(*samples) and not np.allclose(samples[0], actions)
+    assert all(env.action_space.contains(action) for action in (*samples[0], *actions))
+    for wrong in (np.zeros(size + 1), np.zeros((2, size - 1)), np.zeros((1, 1, size)), np.zeros(())):
+        with pytest.raises(ValueError, match=rf"must be \({size},\) or \(N, {size}\), not "):
+            policy(*[wrong] * len(given))
