@@ -332,6 +332,9 @@ def run(finished, tmp_path):
 
 
 class Malice:
+    def __repr__(self):
+        return "Malice"  # an id that is the same in every process of the tests
+
     def __reduce__(self):
         return os.mkdir, ("owned",)
 
