@@ -694,6 +694,8 @@ class Run(AbstractContextManager):
         self.collect()
         for writer in self.writers:
             writer.flush()
+        if not all(tensor.isfinite().all() for tensor in state["tensors"]):
+            raise FloatingPointError(f"step {step}: a weight, or what Adam keeps, is not finite")
         write(self.folder / "checkpoint.pt", {"step": step, "rows": self.rows, **state})
         self.kept = step
 
