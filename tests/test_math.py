@@ -315,6 +315,9 @@ def test_mixed_precision(hpo, monkeypatch):
     assert mixed.dtype == torch.float32
     assert 1e-4 < ((exact - mixed).norm(dim=-1) / exact.norm(dim=-1)).median() < 0.015
     assert F.cosine_similarity(exact, mixed, dim=-1).quantile(0.1) > 0.98
+    with torch.autocast("cpu", torch.bfloat16):
+        q = agent.q_target.at(obs)(a)
+    assert q.dtype == torch.float32 and (q[:, 0] != q[:, 1]).all()  # rounded, some critics would tie
 
 
 def test_nobody_sees_an_action_outside_the_box(hpo, monkeypatch):
