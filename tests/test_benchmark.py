@@ -215,9 +215,8 @@ def test_help_and_a_real_run(bench, monkeypatch):
 @pytest.mark.skipif(not SLURM, reason="needs root, slurm-wlm and munge")
 def test_slurm(bench, monkeypatch):
     """A real one: one array for all runs, and a run that Slurm takes off its node goes on."""
-    with (
-        tempfile.TemporaryDirectory() as cluster
-    ):  # not pytest's own, which munge, another user, cannot enter
+    # Not pytest's own folder, which munge, another user, cannot enter; the daemons may write until they end.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cluster:
         monkeypatch.setenv("SLURM_CONF", f"{cluster}/slurm.conf")
         try:
             subprocess.run([ROOT / "tests" / "slurm.sh", "start", cluster], check=True)
