@@ -180,16 +180,18 @@ class Critics(nn.Module):
         return self.at(obs)(action)
 
 
-def gradient(value: Callable[[Tensor], Tensor], action: Tensor, mixed: bool) -> Tensor:
-    """Of value(action) (S, B) in the action (S, B, A); to autograd a constant.
+def value_and_gradient(value: Callable, action: Tensor, mixed: bool) -> tuple[Tensor, Tensor]:
+    """value(action) (S, B) and its gradient in the action (S, B, A).
 
-    Departure [Gradient of Eq. (12)]: critics of ReLUs are piecewise linear, so it has no slope of its own.
+    Departure [Gradient of Eq. (12)]: critics of ReLUs are piecewise linear. So to autograd the gradient is a
+    constant, and the value linear in the action: what one pass finds serves grad_u and Eq. (12) alike.
     """
     with torch.enable_grad():
         leaf = action.detach().requires_grad_()
         with torch.autocast(action.device.type, torch.bfloat16, enabled=mixed):
-            total = value(leaf).sum()
-        return torch.autograd.grad(total, leaf)[0]
+            found = value(leaf)
+        (gradient,) = torch.autograd.grad(found.sum(), leaf)
+    return found.detach() + (gradient * (action - leaf.detach())).sum(-1), gradient
 
 
 def tanh_log_det(u: Tensor) -> Tensor:
@@ -236,7 +238,7 @@ def leapfrog(a: Tensor, rho: Tensor, grad_u: Callable, step_size: float, steps: 
     Departures [Mass]: 1; [K + 1 forces for K steps]: where two steps meet, one grad_u serves both.
     """
     for k in range(steps):
-        rho = rho - (step_size if k else 0.5 * step_size) * grad_u(a)
+        rho = rho - (step_size if k else 0.5 * step_size) * grad_u(a)[0]
         a, rho = reflect(a + step_size * rho, rho)
     return a, rho
 
@@ -313,16 +315,17 @@ class Agent(nn.Module):
         multiplier = self.multiplier.value.unsqueeze(-1)  # (S, 1)
         return lambda action: q(action).amin(1) - multiplier * q_cost(action).squeeze(1)
 
-    def grad_u_at(self, obs: Tensor, mixed: bool = False) -> Callable[[Tensor], Tensor]:
-        """What stands for dU/da in the leapfrog at obs, a function of a (S, B, A): F of Eq. (13)."""
+    def grad_u_at(self, obs: Tensor, mixed: bool = False) -> Callable:
+        """At obs, a function of a (S, B, A): what stands for dU/da, F of Eq. (13); and the value."""
         value = self.value_at(obs)
         hidden = self.policy.hidden.given(obs if self.args.leapfrog_state else obs[..., :0])
 
-        def grad_u(a: Tensor) -> Tensor:
-            g = -F.normalize(gradient(value, a, mixed), dim=-1)  # Eq. (13); a gradient of 0 stays 0
+        def grad_u(a: Tensor) -> tuple[Tensor, Tensor]:
+            q, grad_q = value_and_gradient(value, a, mixed)
+            g = -F.normalize(grad_q, dim=-1)  # Eq. (13); a gradient of 0 stays 0
             h_transform, h_gate = F.elu(hidden(torch.cat([a, g], dim=-1))).chunk(2, dim=-1)
             gate = torch.sigmoid(self.policy.gate(h_gate))
-            return torch.lerp(self.policy.transform(h_transform), g, gate)  # sigma_h g + (1 - sigma_h) T_h
+            return torch.lerp(self.policy.transform(h_transform), g, gate), q  # sigma_h g + (1 - sigma_h) T_h
 
         return grad_u
 
@@ -359,7 +362,7 @@ class Agent(nn.Module):
         accepted_at = torch.full(obs.shape[:2], never, device=obs.device)
         for k, zeta in enumerate(momenta, start=1):
             halves = 1 if k == 1 else 2  # the end of the step before, too
-            rho = rho + self.args.momentum_std_explore * zeta - halves * half_step * grad_u(a)
+            rho = rho + self.args.momentum_std_explore * zeta - halves * half_step * grad_u(a)[0]
             moved, rho = reflect(a + self.args.step_size * rho, rho)
             waiting = accepted_at == never
             a = torch.where(waiting.unsqueeze(-1), moved, a)  # that of the others stays
@@ -414,8 +417,8 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     descend(optimizers["q_cost"], cost_loss)
 
     a, rho, grad_u, log_prob = agent.evolve(obs, noise[2:], **chain)
-    rho = rho - 0.5 * args.step_size * grad_u(a)  # the last half step
-    value = agent.value_at(obs)(a)
+    f, value = grad_u(a)
+    rho = rho - 0.5 * args.step_size * f  # the last half step
     penalty = torch.zeros_like(log_prob)
     if args.momentum_std_train > 0.0:  # Departure [No momentum, Fig. 6]: beta_0 = 1 / std^2 would be infinite
         penalty = 0.5 * (rho / args.momentum_std_train).square().sum(-1)

@@ -181,7 +181,8 @@ def measure_toy(agent: script.Agent, operator: str, std: float, count: int) -> t
     noise = torch.randn(2, len(agent.log_alpha), count, 1, generator=Generator().manual_seed(0))
     obs = torch.ones(noise.shape[1:])
     a, rho, grad_u, log_prob = agent.evolve(obs, noise, operator, std)
-    rho, q = (rho - 0.5 * agent.args.step_size * grad_u(a)) / std, agent.value_at(obs)(a)
+    f, q = grad_u(a)
+    rho = (rho - 0.5 * agent.args.step_size * f) / std
     gain = 0.0 if operator == "gaussian" else 0.5 * (noise[1].square() - rho.square()).sum(-1)
     j = (q / agent.args.alpha - log_prob + gain).mean(-1)
     return np.stack([np.histogram(of_seed, EDGES)[0] / count for of_seed in a]), j.numpy()

@@ -46,7 +46,7 @@ def leapfrog(agent, obs, a, rho, operator):
     grad_u = agent.grad_u_at(obs, *chosen(agent, operator))
     epsilon, module = agent.args.step_size, importlib.import_module(type(agent).__module__)
     a, rho = module.leapfrog(a, rho, grad_u, epsilon, agent.args.leapfrog_steps)
-    return a, rho - 0.5 * epsilon * grad_u(a)
+    return a, rho - 0.5 * epsilon * grad_u(a)[0]
 
 
 def test_reflect_against_a_loop_that_bounces(hpo):
@@ -76,13 +76,13 @@ def test_volume_is_preserved(name, operator, steps, monkeypatch):
     """|det| = 1 of (a_0, rho_0) -> (a_K, rho_K), where components are reflected several times within a step
     and in several steps; the map is far from the identity and bends."""
 
-    def gradient(value, action, mixed):  # the script's is a constant to autograd
-        return torch.autograd.grad(value(action).sum(), action, create_graph=True)[0]
+    def bent(value, action, mixed):  # the script's gradient is a constant to autograd
+        return value(action), torch.autograd.grad(value(action).sum(), action, create_graph=True)[0]
 
     module = importlib.import_module(name)
     agent, _ = after_training(module, operator, leapfrog_steps=steps, step_size=0.3)
     use_smooth_q(agent)
-    monkeypatch.setattr(module, "gradient", gradient)
+    monkeypatch.setattr(module, "value_and_gradient", bent)
     obs, a, rho = start(12)
     rho = 12.0 * rho
     assert ((a + 0.3 * rho).abs() > 3.0).any()
@@ -134,7 +134,7 @@ def test_density_of_what_comes_out(operator):
     assert share.sum().item() == pytest.approx(1.0, abs=0.01)
     noise = random(2, 1, 10_000, 1, seed=8)
     a, rho, grad_u, log_prob = evolve(agent, obs.expand(1, 10_000, 3), noise, operator, 1.5)
-    rho, found = rho - 0.15 * grad_u(a), log_prob + of_rho.log_prob(1.5 * noise[1])[..., 0]
+    rho, found = rho - 0.15 * grad_u(a)[0], log_prob + of_rho.log_prob(1.5 * noise[1])[..., 0]
     error = (found[:, :1000] - log_density(a[:, :1000, 0], rho[:, :1000, 0])).abs()
     assert (error < 1e-6).double().mean() > 0.99  # but where rounding takes the way back across a kink
     seen = torch.histc(a, bins=10, min=-1, max=1) / 10_000
@@ -228,7 +228,7 @@ def test_chain_written_out(name, operator, steps, std, leapfrog_state):
     obs, noise = random(3, 30, 3), random(2, 3, 30, 2, seed=9)
     expected_a, expected_rho, expected = by_hand.evolve(agent, obs, noise, operator, std)
     a, rho, grad_u, log_prob = evolve(agent, obs, noise, operator, std)
-    f, value = grad_u(a), agent.value_at(obs)(a)
+    f, value = grad_u(a)
     torch.testing.assert_close(a, expected_a)
     torch.testing.assert_close(f, by_hand.force(agent, obs, a, operator))
     torch.testing.assert_close(value, by_hand.value(agent, obs, a))
@@ -246,7 +246,7 @@ def test_zero_gradient_stays_zero(hpo):
         agent.q_target.layer3.weight.zero_()
         if hasattr(agent, "multiplier"):
             agent.q_cost_target.layer3.weight.zero_()
-    force = agent.grad_u_at(obs, *chosen(agent, "proposed"))(a)
+    force, _ = agent.grad_u_at(obs, *chosen(agent, "proposed"))(a)
     transform, gate = by_hand.leapfrog_nets(agent.policy, torch.cat([obs, a, torch.zeros_like(a)], dim=-1))
     torch.testing.assert_close(force, (1.0 - gate) * transform)
     end, rho, *_ = evolve(agent, obs, random(2, 2, 4, 2), "proposed", 1.0)
@@ -280,8 +280,9 @@ def test_number_of_forces(name, operator):
     assert counts == ([0, 1, 0] if operator == "gaussian" else [3, 4, to_act])
 
 
-def test_gradient(hpo):
-    """Autograd's, where gradients are off too; to autograd it is a constant, of weights and of the action."""
+def test_value_and_gradient(hpo):
+    """Autograd's, where gradients are off too. To autograd the gradient is a constant, of weights and of the
+    action, and it is the value's gradient."""
     weight, action = random(3, seed=4).requires_grad_(), random(2, 5, 3).requires_grad_()
 
     def bumps(action):
@@ -289,16 +290,19 @@ def test_gradient(hpo):
 
     for enabled in True, False:
         with torch.set_grad_enabled(enabled):
-            found = hpo.gradient(bumps, action, False)
+            q, found = hpo.value_and_gradient(bumps, action, False)
         assert not found.requires_grad and action.grad is None and weight.grad is None
+        torch.testing.assert_close(q, bumps(action))
+        if enabled:
+            torch.testing.assert_close(torch.autograd.grad(q.sum(), action)[0], found)
         torch.testing.assert_close(found, (3.0 * torch.cos(3.0 * action) * weight).detach())
 
 
 def test_mixed_precision(hpo, monkeypatch):
     """In all forces of an update if it is asked for, never to act: bfloat16 turns and stretches the gradient,
     in most rows by little, and what comes back is float32."""
-    asked, real, obs, a = [], hpo.gradient, *(part.float() for part in start(500, seeds=2)[:2])
-    monkeypatch.setattr(hpo, "gradient", lambda *given: (asked.append(given[2]), real(*given))[1])
+    asked, real, obs, a = [], hpo.value_and_gradient, *(part.float() for part in start(500, seeds=2)[:2])
+    monkeypatch.setattr(hpo, "value_and_gradient", lambda *given: (asked.append(given[2]), real(*given))[1])
     batch, logs = random_batch(hpo, seeds=2, dtype=torch.float32), []
     for mixed in False, True:
         agent, args = after_training(hpo, seeds=2, dtype=torch.float32, mixed_precision=mixed)
@@ -311,7 +315,7 @@ def test_mixed_precision(hpo, monkeypatch):
         asked.clear()
     apart = [(logs[0][name] - logs[1][name]).abs().max() for name in ("losses/policy", "losses/q")]
     assert 0.0 < min(apart) and max(apart) < 0.05
-    exact, mixed = (real(agent.value_at(obs), a, m) for m in (False, True))
+    exact, mixed = (real(agent.value_at(obs), a, m)[1] for m in (False, True))
     assert mixed.dtype == torch.float32
     assert 1e-4 < ((exact - mixed).norm(dim=-1) / exact.norm(dim=-1)).median() < 0.015
     assert F.cosine_similarity(exact, mixed, dim=-1).quantile(0.1) > 0.98
