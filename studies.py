@@ -179,8 +179,7 @@ def measure_toy(agent: script.Agent, operator: str, std: float, count: int) -> t
     Q / alpha - log pi(a_0) + (|rho_0|^2 - |rho_K|^2) / (2 std^2). log Z - J is the divergence of a_K and
     rho_K together, so never below 0, nor below that of a_K alone."""
     noise = torch.randn(2, len(agent.log_alpha), count, 1, generator=Generator().manual_seed(0))
-    obs = torch.ones(noise.shape[1:])
-    a, rho, grad_u, log_prob = agent.evolve(obs, noise, operator, std)
+    a, rho, grad_u, log_prob = agent.evolve(torch.ones(noise.shape[1:]), noise, operator, std)
     f, q = grad_u(a)
     rho = (rho - 0.5 * agent.args.step_size * f) / std
     gain = 0.0 if operator == "gaussian" else 0.5 * (noise[1].square() - rho.square()).sum(-1)
