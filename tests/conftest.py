@@ -1,6 +1,5 @@
 """What the tests share: the scripts as modules, small agents in float64, random batches, calls of scripts."""
 
-import contextlib
 import csv
 import importlib
 import inspect
@@ -10,7 +9,7 @@ import runpy
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,9 +78,8 @@ def random(*shape, seed=1, dtype=torch.float64):
 
 def random_batch(module, rows=16, seeds=1, obs_dim=3, action_dim=2, seed=7, dtype=torch.float64):
     """A Batch (S, B, ...); every third transition terminates; with costs where the script has them."""
-    reward, cost, action = random(2 + action_dim, seeds, rows, seed=seed, dtype=dtype).split(
-        [1, 1, action_dim]
-    )
+    numbers = random(2 + action_dim, seeds, rows, seed=seed, dtype=dtype)
+    reward, cost, action = numbers.split([1, 1, action_dim])
     row = {
         "obs": random(seeds, rows, obs_dim, seed=seed + 1, dtype=dtype),
         "action": torch.tanh(action).movedim(0, -1),
@@ -137,9 +135,8 @@ def agent_of(run, step, seed=1) -> dict:
 
 
 def same(first, second) -> bool:
-    return first.keys() == second.keys() and all(
-        torch.equal(value, second[name]) for name, value in first.items()
-    )
+    equal = (torch.equal(value, second[name]) for name, value in first.items())
+    return first.keys() == second.keys() and all(equal)
 
 
 def flags(**settings) -> list:
@@ -164,6 +161,15 @@ def command(name, *words) -> list[str]:
 def call(name, *words, **options):
     """Runs a script as a user does."""
     return subprocess.run(command(name, *words), capture_output=True, text=True, **options)
+
+
+def start(name, *words) -> subprocess.Popen:
+    """A script on its own, as in a terminal: in a process group, and with Ctrl-C, which jobs in the
+    background ignore."""
+    options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    options |= dict(env={**os.environ, "PYTHONPATH": str(ROOT / "tests")})
+    reset = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command(name, *words), preexec_fn=reset, **options)
 
 
 class Ended(NamedTuple):
@@ -196,47 +202,3 @@ def quick(monkeypatch):
     fork = multiprocessing.get_context("fork")
     for where in (multiprocessing, *(importlib.import_module(name) for name in SCRIPTS)):
         monkeypatch.setattr(where, "get_context", lambda kind: fork)
-
-
-class Copy:
-    """A copy of this process that runs a script as a shell would, in a process group of its own."""
-
-    def __init__(self, name, *words, output: Path):
-        self.output = output
-        streams = [
-            os.open(f"{output}.{file}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for file in ("out", "err")
-        ]
-        self.pid = os.fork()
-        if self.pid:
-            [os.close(stream) for stream in streams]
-            return
-        status = 1
-        with contextlib.suppress(BaseException):
-            os.setsid()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            [os.dup2(stream, number) for number, stream in enumerate(streams, start=1)]
-            sys.stdout, sys.stderr = (open(stream, "w", closefd=False) for stream in (1, 2))
-            sys.argv = [f"{name}.py", *map(str, words)]
-            try:
-                runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")
-                status = 0
-            except SystemExit as ended:
-                status = ended.code or 0
-            sys.stdout.flush(), sys.stderr.flush()
-        os._exit(status)
-
-    def wait_for(self, is_there) -> None:
-        """Until something is there, while the script runs."""
-        while not is_there():
-            assert os.waitpid(self.pid, os.WNOHANG) == (0, 0), self.read("err")
-            time.sleep(0.01)
-
-    def read(self, file) -> str:
-        return Path(f"{self.output}.{file}").read_text()
-
-    def end(self, by: int = 0) -> Ended:
-        """What came of it, after a signal to it and the processes beside it, or without."""
-        if by:
-            os.killpg(self.pid, by)
-        _, status = os.waitpid(self.pid, 0)
-        return Ended(os.waitstatus_to_exitcode(status), self.read("out"), self.read("err"))

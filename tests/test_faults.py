@@ -19,7 +19,7 @@ from pathlib import Path
 import odd
 import pytest
 import torch
-from conftest import ROOT, SAFE, Ended, agent_of, call, command, contents, flags, make_args, rows_of, same
+from conftest import ROOT, SAFE, Ended, agent_of, call, contents, flags, make_args, rows_of, same, start
 from filelock import FileLock
 
 SMALL = dict(env_id="odd:Odd-v0", total_timesteps=60, learning_starts=20, batch_size=4, eval_frequency=30)
@@ -135,12 +135,9 @@ def test_an_environment_that_changes_the_folder(folder, seeds, tmp_path, main, q
     monkeypatch.setenv("HOME", str(tmp_path))
     words = words_of(BASELINE, dict(at="make", what="moves"), num_seeds=seeds)
     run = tmp_path / "run"
-    for more in (
-        [*words, "--run-dir", folder],
-        ["--resume", folder, "--total-timesteps", 90],
-        ["--evaluate", folder],
-        ["--evaluate", f"{folder}/seed_1/agent_90.pt"],
-    ):
+    longer, agent = ["--resume", folder, "--total-timesteps", 90], f"{folder}/seed_1/agent_90.pt"
+    played = ["--evaluate", folder], ["--evaluate", agent]
+    for more in [*words, "--run-dir", folder], longer, *played:
         monkeypatch.chdir(tmp_path)
         ended = main(BASELINE, *more)
         assert ended.returncode == 0, ended.stderr
@@ -236,14 +233,9 @@ def test_every_number_has_its_bounds(script):
 
 
 WORDS = [
-    *(
-        (words, "give one of --resume, --run-dir and --evaluate")
-        for words in (
-            ["--resume", "a", "--evaluate", "b"],
-            ["--resume", "a", "--run-dir", "b"],
-            ["--run-dir", "a", "--evaluate", ""],
-        )
-    ),
+    (["--resume", "a", "--evaluate", "b"], "give one of --resume, --run-dir and --evaluate"),
+    (["--resume", "a", "--run-dir", "b"], "give one of --resume, --run-dir and --evaluate"),
+    (["--run-dir", "a", "--evaluate", ""], "give one of --resume, --run-dir and --evaluate"),
     *((["--resume", folder], "has no run of sac_baseline.py") for folder in ("nowhere", ".")),
     *((["--evaluate", folder], "there is no agent_<step>.pt") for folder in ("nowhere", ".")),
     (["--resume", ""], "has no run"),
@@ -447,11 +439,7 @@ def test_interrupted(seeds, in_evaluation, by, tmp_path):
     stays. An episode of an evaluation never ends."""
     run, kwargs = tmp_path / "run", dict(episode=10**9 if in_evaluation else 20)
     words = words_of(BASELINE, kwargs, num_seeds=seeds, total_timesteps=10**6, checkpoint_frequency=50)
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    pipes |= dict(env={**os.environ, "PYTHONPATH": str(ROOT / "tests")})
-    # Jobs in the background ignore SIGINT.
-    pipes |= dict(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    process = subprocess.Popen(command(BASELINE, *words, "--run-dir", run), **pipes)
+    process = start(BASELINE, *words, "--run-dir", run)
     while not (run / ("seed_1/agent_30.pt" if in_evaluation else "checkpoint.pt")).exists():
         time.sleep(0.02)
     time.sleep(0.3)

@@ -51,18 +51,6 @@ def trained(agent):
     return {key: weight for key, weight in weights(agent).items() if not key.startswith("multiplier")}
 
 
-@pytest.mark.parametrize("name", ["sac_nf", HPO])
-def test_value_of_one_step_of_two_seeds_at_once(name, tmp_path, quick):
-    script = importlib.import_module(name)
-    run = train(script, "envs:OneStep-v0", tmp_path, 300, alpha=1e-3, num_seeds=2, seed=5)
-    agents = [load(script, run, 300, seed) for seed in (5, 6)]
-    for seed, agent in zip((5, 6), agents, strict=True):
-        assert q_at(agent, 0) == pytest.approx(1.0, abs=0.03)
-        (row,) = rows_of(run, seed)
-        assert float(row["return_mean"]) == 1.0 and float(row["q_bias"]) == pytest.approx(0.0, abs=0.05)
-    assert not torch.equal(agents[0].q.layer1.weight, agents[1].q.layer1.weight)
-
-
 def test_value_of_two_steps(unsafe, tmp_path):
     agent = learn(unsafe, "TwoSteps-v0", tmp_path, 300, alpha=1e-3, gamma=0.8)
     assert q_at(agent, 1) == pytest.approx(1.0, abs=0.05)
@@ -89,26 +77,6 @@ def test_pendulum(tmp_path):
     changes = dict(batch_size=64, learning_starts=500, tau=0.02, eval_episodes=20, alpha=0.2)
     run = train(importlib.import_module("sac_baseline"), "Pendulum-v1", tmp_path, 2000, **changes)
     assert float(rows_of(run)[-1]["return_mean"]) > -500
-
-
-SMOKE = [(name, {"autotune": True}) for name in ("sac_baseline", "sac_nf", "sac_lagrangian", "sac_hpo_safe")]
-SMOKE += [(HPO, {"train": way, "explore": way}) for way in ("proposed", "conventional", "drift", "gaussian")]
-SMOKE += [(HPO, {"mixed_precision": True, "leapfrog_state": False})]
-
-
-@pytest.mark.parametrize("name, changes", SMOKE)
-def test_every_trained_weight_moves(name, changes, tmp_path):
-    """T_h and sigma_h move only if they are used."""
-    script = importlib.import_module(name)
-    run = train(script, "Grid-v0", tmp_path, 130, **changes)
-    agent, args = make_agent(script, 6, 4, 1, 1, torch.float32, True, env_id="envs:Grid-v0", **changes)
-    before, after = trained(agent), agent_of(run, 130)
-    still = set() if args.autotune else {"log_alpha"}
-    if changes.get("train", "proposed") != "proposed":
-        still |= {
-            key for key in before if key.startswith(("policy.hidden", "policy.gate", "policy.transform"))
-        }
-    assert {key for key in before if torch.equal(before[key], after[key])} == still
 
 
 @pytest.mark.parametrize("learning_starts, first_update", [(20, 21), (0, 2)])
@@ -198,9 +166,7 @@ def test_evaluation_row_against_episodes_played_one_by_one(script, tmp_path):
             action = best_action(agent, obs[None])
             if not rewards:
                 first_q = agent.q(torch.from_numpy(obs)[None, None], action[None]).min().item()
-            obs, reward, terminated, truncated, _ = env.step(
-                action[0].numpy()
-            )  # Hopper's bounds are -1 and 1
+            obs, reward, terminated, truncated, _ = env.step(action[0].numpy())  # Hopper's bounds: -1 and 1
             rewards.append(reward)
             done = terminated or truncated
         returns.append(sum(rewards))

@@ -173,34 +173,6 @@ def test_objective_is_the_lower_bound_that_it_claims_to_be(monkeypatch, clamped)
 
 
 @torch.no_grad()
-def test_conventional_leapfrog_conserves_energy(monkeypatch):
-    """Halving the step, at equal total time, divides the error in H = -Q/alpha + rho^2 / 2 by four within the
-    box. At a bound the force changes its sign in the middle of a step: there the error of one trajectory is
-    halved only, but it has either sign, and the mean over many is much smaller."""
-    obs, a, rho = start(5000)
-    real, errors = sac_hpo_continuous.reflect, []
-    for steps in 40, 80, 160:
-        changes = dict(leapfrog_steps=steps, step_size=2.0 / steps)
-        agent, _ = after_training(sac_hpo_continuous, "conventional", **changes)
-        use_smooth_q(agent)
-        alpha, out = agent.log_alpha.exp(), torch.zeros(1, 5000, dtype=torch.bool)
-
-        def reflect(a, rho, out=out):
-            out |= (a.abs() > 1.0).any(-1)
-            return real(a, rho)
-
-        monkeypatch.setattr(sac_hpo_continuous, "reflect", reflect)
-        ends = (a, rho), leapfrog(agent, obs, a, rho, "conventional")
-        before, after = (-smooth_q(a) / alpha + 0.5 * rho.square().sum(-1) for a, rho in ends)
-        within, reflected = (after - before)[~out], (after - before)[out]
-        errors.append(torch.stack([within.abs().mean(), reflected.abs().mean()]))
-        assert 0.1 < out.double().mean() < 0.9
-    for coarse, fine in itertools.pairwise(errors):
-        assert (coarse / fine).tolist() == pytest.approx([4.0, 2.0], rel=0.1)
-    assert reflected.mean().abs() < 0.2 * reflected.abs().mean()
-
-
-@torch.no_grad()
 def test_conventional_leapfrog_samples_the_posterior():
     """Momentum drawn afresh again and again: actions become distributed as exp(Q / alpha) on (-1, 1)."""
     changes = dict(action_dim=1, alpha=0.4, leapfrog_steps=8, step_size=0.1)
@@ -254,32 +226,6 @@ def test_zero_gradient_stays_zero(hpo):
     assert all(p.grad.isfinite().all() for p in agent.policy.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("name, operator", [*CHAINS, (HPO, "gaussian")])
-def test_number_of_forces(name, operator):
-    """K for the soft target, which needs no rho_K; K + 1 for Eq. (12); K to act. What depends on the state
-    alone is computed once in each chain."""
-    module, counts = importlib.import_module(name), []
-    agent, args = after_training(module, operator, leapfrog_steps=3)
-    real = agent.grad_u_at
-
-    def grad_u_at(*given, **options):
-        counts.append(0)
-        number, grad_u = len(counts) - 1, real(*given, **options)
-
-        def counted(a):
-            counts[number] += 1
-            return grad_u(a)
-
-        return counted
-
-    agent.grad_u_at = grad_u_at
-    module.update(agent, plain_optimizers(agent), random_batch(module), noise_for(agent), args)
-    torch.nn.init.constant_(getattr(agent, "q_cost_target", agent.q).layer3.bias, 1e9)  # nothing is safe
-    act(agent, random(1, 4, 3), random(agent.draws_to_act, 1, 4, 2))
-    to_act = 10 if name == "sac_hpo_safe" else 3
-    assert counts == ([0, 1, 0] if operator == "gaussian" else [3, 4, to_act])
-
-
 def test_value_and_gradient(hpo):
     """Autograd's, where gradients are off too. To autograd the gradient is a constant, of weights and of the
     action, and it is the value's gradient."""
@@ -322,31 +268,6 @@ def test_mixed_precision(hpo, monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         q = agent.q_target.at(obs)(a)
     assert q.dtype == torch.float32 and (q[:, 0] != q[:, 1]).all()  # rounded, some critics would tie
-
-
-def test_nobody_sees_an_action_outside_the_box(hpo, monkeypatch):
-    """[-1, 1] is all that critics, T_h, sigma_h and the environment know."""
-    changes = dict(momentum_std_train=5.0, momentum_std_explore=5.0, step_size=0.3, leapfrog_steps=3)
-    agent, args = after_training(hpo, seeds=2, **changes)
-    seen, at, given = {}, hpo.Critics.at, agent.policy.hidden.given
-
-    def watched(name, function):
-        return lambda x: (seen.setdefault(name, []).append(x[..., :2]), function(x))[1]
-
-    names = {part: name for name, part in agent.named_modules()}
-    monkeypatch.setattr(hpo.Critics, "at", lambda part, obs: watched(names[part], at(part, obs)))
-    monkeypatch.setattr(agent.policy.hidden, "given", lambda obs: watched("T_h and sigma_h", given(obs)))
-    batch, noise = random_batch(hpo, seeds=2), noise_for(agent, seeds=2)
-    seen["the environment"] = [act(agent, batch.obs, random(agent.draws_to_act, 2, 16, 2, seed=6))]
-    hpo.update(agent, plain_optimizers(agent), batch, noise, args)
-    a, _ = by_hand.base_policy(agent.policy, batch.obs, noise[2])
-    assert (a + 0.3 * 5.0 * noise[3]).abs().max() > 3.0
-    assert {"q", "q_target", "T_h and sigma_h", "the environment"} <= seen.keys()
-    for name, actions in seen.items():
-        assert 0.9 < max(action.abs().max().item() for action in actions) <= 1.0, name
-
-
-STRATEGIES = [("proposed", "proposed"), ("gaussian", "proposed"), ("drift", "proposed")]
 
 
 @pytest.mark.parametrize("explore", ["proposed", "conventional", "drift", "gaussian"])

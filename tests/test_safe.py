@@ -58,14 +58,8 @@ def test_cost_of_a_step(safe):
     box = Box(np.array([-0.4, 0.0], np.float32), np.array([0.4, 3.0], np.float32))
     for action, expected in ([0.4, 3.0], 1.0), ([0.0, 1.5], 0.0), ([-0.2, 0.0], 0.75):
         assert safe.cost_of("torque", np.float32(action), box, {}) == pytest.approx(expected)
-    for speed, expected in (
-        (1.0, 0),
-        (1.01, 1),
-        (-1.5, 1),
-        (-0.9, 0),
-        (np.array([-2.0]), 1),
-        (math.nan, math.nan),
-    ):
+    speeds = (1.0, 0), (1.01, 1), (-1.5, 1), (-0.9, 0), (np.array([-2.0]), 1), (math.nan, math.nan)
+    for speed, expected in speeds:
         found = safe.cost_of("speed", None, box, {"x_velocity": speed})
         assert found == pytest.approx(expected, nan_ok=True)  # NaN is for the one check of numbers
     for cost in 2.5, np.float32(2.5), np.array([2.5]), [2.5], True, 0, np.array([[1]]):

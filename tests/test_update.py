@@ -1,11 +1,9 @@
 """One update against plain autograd; agents that know nothing of one another; optimisers and buffer."""
 
 import importlib
-import os
 from collections import deque
 from contextlib import nullcontext
 from copy import deepcopy
-from pathlib import Path
 
 import by_hand
 import envs  # noqa: F401  (registers them)
@@ -291,29 +289,6 @@ def test_buffer_against_a_deque_across_wrap_around(either):
             for row, reward in enumerate(batch.reward[seed].tolist()):
                 for found, field in zip(batch, known[reward], strict=True):
                     assert np.array_equal(found[seed, row].numpy(), np.float32(field))
-
-
-def test_buffer_draws_uniformly(either):
-    """From 10 transitions, after 13 of them; for each agent other ones."""
-    buffer = either.ReplayBuffer(2, 10, 3, 2, CPU)
-    for step in range(13):
-        buffer.add(*transition(either, 2, step))
-    rewards = buffer.sample(whole_numbers(2, 50_000)).reward.long() - torch.tensor([[0], [100]])
-    for of_agent in rewards:
-        counts = torch.bincount(of_agent, minlength=13)
-        assert not counts[:3].any() and (counts[3:] - 5000).abs().max() < 336  # five standard deviations
-    assert not torch.equal(*rewards)
-
-
-def test_memory_is_taken_only_as_rows_are_written(longest):
-    def resident():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    before = resident()
-    buffer = longest.ReplayBuffer(2, 1_000_000, 3, 2, CPU)
-    assert buffer.rows.nbytes > 7e7 and resident() - before < 0.2 * buffer.rows.nbytes
-    buffer.rows.zero_()
-    assert resident() - before > 0.8 * buffer.rows.nbytes
 
 
 @pytest.mark.parametrize("rows", [4, 10, 13])
