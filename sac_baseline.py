@@ -177,7 +177,7 @@ class Agent(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """The action to execute. Departure [Evaluation of a Gaussian]: noise of 0 makes it tanh(mean)."""
+        """The action to execute. Departure [Evaluation of a Gaussian]: noise of 0 makes it the mean's."""
         return self.policy(obs, noise[0])[0]
 
 

@@ -217,7 +217,7 @@ class Agent(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """The action to execute. Departure [Evaluation of SAC-NF]: by noise of 0, that of the mean."""
+        """The action to execute. Departure [Evaluation of a Gaussian]: noise of 0 makes it the mean's."""
         return self.policy(obs, noise[0])[0]
 
 

@@ -17,8 +17,7 @@ WHERE_THEY_DIFFER = {
     "aaabb": "--env_id Batch Fresh Fresh.__init__ Fresh.step make_env ReplayBuffer.__init__"
     " ReplayBuffer.sample make_optimizers Run.collect play",
     "aaaab": "decide load_agent",
-    "abcad": "Agent.act",
-    "aabac": "Agent",  # how much noise an action takes
+    "aabac": "Agent Agent.act",  # how much noise an action takes, and how
     "aabcd": "update",
     "aaabc": "evaluate train",
     "aabcc": "resolve",
