@@ -8,8 +8,9 @@
 #   ./benchmark.sh momentum         Fig. 6: no momentum
 #   ./benchmark.sh published        SAC beside published runs, which have larger learning rates
 #   ./benchmark.sh quick            a few minutes: does every script work here?
-#   ./benchmark.sh collect          copies eval.csv and config.json of each seed, as far as it got,
-#                                   from runs/benchmark/ into results/<task>/<label>/seed_<n>/
+#   ./benchmark.sh collect          copies eval.csv and config.json of each seed, as far as it got, from
+#                                   runs/benchmark/ into results/<task>/<label>/, where no more is there
+#   python plot.py curves runs/benchmark        draws them
 #
 #   --seeds N                seeds 1 to N (5); M-N: seeds M to N
 #   --labels "A B"           some of the experiment's labels (experiments.csv) only
@@ -47,6 +48,7 @@ elif [ "$experiment" = collect ]; then
         to=results/$task/$label/$seed
         [ -z "${run_of[$to]:-}" ] || echo "$to: both ${run_of[$to]} and $run have it; $run counts" >&2
         run_of[$to]=$run
+        [ "$(cat "$to/eval.csv" 2>/dev/null | wc -l)" -le "$(wc -l <"$csv")" ] || { echo "$to: has more" >&2 && continue; }
         mkdir -p "$to" && cp "$csv" "${csv%/*/*}/config.json" "$to" && echo "$to"
     done
     exit
@@ -121,7 +123,6 @@ fi
 
 # -------------------------------------------------------------------------------------------- run them here
 
-# shellcheck disable=SC2317 # they are called by xargs and by the trap
 run_one() { # command, whose last word is the run's folder
     local folder=${1##* } status=0
     mkdir -p "${folder%/*}" && echo "started: $folder" && echo "\$ $1" >>"$folder.log"
@@ -129,7 +130,6 @@ run_one() { # command, whose last word is the run's folder
     [ "$status" != 0 ] || { echo "finished: $folder" && return; }
     echo "failed: $folder: exit status $status: $(tail -n 1 "$folder.log")" | tee -a "$failed" >&2 && return 1
 }
-# shellcheck disable=SC2317
 interrupted() {
     trap "" INT TERM HUP
     kill -TERM -- "-$!" || true # all processes of all runs; then until the last has let go of its folder

@@ -12,7 +12,8 @@ At each step of the environment, after --learning-starts:
     act       a_0 ~ pi(s); leapfrog steps until Q_C accepts an action                 Algorithm 3
     critics   Q(s, a) -> r + gamma (min Q'(s', a'_K) - alpha log pi(a'_0|s'))
               Q_C(s, a) -> c + gamma Q_C'(s', a'_K)                                   Sec. II-B
-    policy    ascend min Q' - lambda Q_C' at s, a_K - alpha log pi(a_0|s) - alpha beta_0/2 |rho_K|^2  Eq. (12)
+    policy    ascend min Q'(s, a_K) - lambda Q_C'(s, a_K)
+                     - alpha log pi(a_0|s) - alpha beta_0/2 |rho_K|^2                 Eq. (12)
     targets   Q' <- (1 - tau) Q' + tau Q, and Q_C' likewise
     store     s, a, r, s', c in the replay buffer, of which the lines above draw theirs
     lambda    <- [lambda + eta (J_C - d_0)]_+ when enough episodes have ended         Sec. II-B
@@ -40,7 +41,6 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import current_process, get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 from typing import Literal, NamedTuple
@@ -90,10 +90,12 @@ class Args:
     max_leapfrog_steps: int = 10  # leapfrog steps until an action is accepted, at most (K of Algorithm 3)
     mixed_precision: bool = False  # in updates, bfloat16 in the critics of grad_u: faster on some CPUs
 
-    # cost of a step (c): torque, mean |action|; speed, 1 if |x velocity| > 1 m/s; info, info["cost"]
-    cost: Literal["torque", "speed", "info"] | None = None  # (None: the paper's, for Ant and HalfCheetah)
-    # limit on J_C, an episode's discounted sum of costs or, for torque, its mean / (1 - gamma) (d_0)
-    cost_limit: float | None = None  # (None: the paper's, for Ant and HalfCheetah)
+    # cost of a step (c): torque, mean |action|; speed, 1 if |x velocity| > 1 m/s; info, info["cost"] (None:
+    # the paper's, for Ant and HalfCheetah)
+    cost: Literal["torque", "speed", "info"] | None = None
+    # limit on J_C, an episode's discounted sum of costs or, for torque, its mean / (1 - gamma) (d_0) (None:
+    # the paper's, for Ant and HalfCheetah)
+    cost_limit: float | None = None
     lambda_lr: float = 0.1  # step size of the multiplier, lambda (eta)
     cost_window: int = 1_000  # steps of finished episodes, by whose mean J_C lambda moves next
 
@@ -191,7 +193,8 @@ def value_and_gradient(value: Callable, action: Tensor, mixed: bool) -> tuple[Te
         with torch.autocast(action.device.type, torch.bfloat16, enabled=mixed):
             found = value(leaf)
         (gradient,) = torch.autograd.grad(found.sum(), leaf)
-    return found.detach() + (gradient * (action - leaf.detach())).sum(-1), gradient
+    linear = (gradient * (action - leaf.detach())).sum(-1)  # 0, and leads the gradient to what made action
+    return found.detach() + linear, gradient
 
 
 def tanh_log_det(u: Tensor) -> Tensor:
@@ -200,7 +203,7 @@ def tanh_log_det(u: Tensor) -> Tensor:
 
 
 class Policy(nn.Module):
-    """a_0 = tanh(u), where u = mean(s) + std(s) xi; and the networks T_h and sigma_h of Eq. (13)."""
+    """a_0 = tanh(u), where u = mean(s) + std(s) xi; and T_h, sigma_h of Eq. (13). Departure [T_h and σ_h]."""
 
     def __init__(self, generator: Generator, seeds: int, obs_dim: int, action_dim: int, args: Args):
         super().__init__()
@@ -225,7 +228,7 @@ class Policy(nn.Module):
 def reflect(a: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
     """Folds what of a sticks out of [-1, 1]^A back in, as often as needed; rho changes its sign at each fold.
 
-    Departure [Reflection]: the paper is silent; Neal (2011), Sec. 5.1. One-to-one after a step from inside.
+    Departure [Reflection]: the paper is silent; Neal (2011), Sec. 5.1. One-to-one where a step can lead.
     """
     turn = torch.remainder(a + 1.0, 4.0)  # on the way up in [0, 2), back down in [2, 4)
     return 1.0 - (turn - 2.0).abs(), torch.where(turn < 2.0, rho, -rho)
@@ -235,7 +238,7 @@ def leapfrog(a: Tensor, rho: Tensor, grad_u: Callable, step_size: float, steps: 
     """Eq. (7), reflected: steps of da/dt = rho, drho/dt = -grad_u(a), but for rho's very last half step.
 
     Each adds to one of a and rho a function of the other, or folds: it preserves volume for any grad_u.
-    Departures [Mass]: 1; [K + 1 forces for K steps]: where two steps meet, one grad_u serves both.
+    Departures [Mass]: rho's is 1; [K + 1 forces for K steps]: where two steps meet, one grad_u serves both.
     """
     for k in range(steps):
         rho = rho - (step_size if k else 0.5 * step_size) * grad_u(a)[0]
@@ -264,10 +267,10 @@ class Multiplier(nn.Module):
         super().__init__()
         self.args = args
         self.register_buffer("value", torch.zeros(seeds, device=device))  # lambda
-        since_start = ["episodes", "episodes_over_limit", "total_cost"]  # of all episodes that ended
-        since_lambda_moved = ["recent_episodes", "recent_steps", "recent_j_c"]  # of the policy's alone
-        for name in since_start + since_lambda_moved:
-            self.register_buffer(name, torch.zeros(seeds, dtype=torch.float64, device=device))
+        count = partial(torch.zeros, dtype=torch.float64, device=device)
+        for name in "episodes", "episodes_over_limit", "total_cost":  # of all episodes that ended
+            self.register_buffer(name, count(seeds))
+        self.register_buffer("recent", count(seeds, 3))  # since the last move: episodes, steps, sum of J_C
 
     def end_episode(self, index: int, total: float, discounted: float, length: float, of_policy: bool):
         """Counts an episode of the agent at `index`, given by what `constraint` takes; moves lambda if it is
@@ -277,15 +280,13 @@ class Multiplier(nn.Module):
         self.episodes_over_limit[index] += j_c > self.args.cost_limit
         self.total_cost[index] += total
         if of_policy:
-            self.recent_episodes[index] += 1
-            self.recent_steps[index] += length
-            self.recent_j_c[index] += j_c
-        if self.recent_steps[index] >= self.args.cost_window:
-            violation = self.recent_j_c[index] / self.recent_episodes[index] - self.args.cost_limit
-            moved = self.value[index] + self.args.lambda_lr * violation
-            self.value[index] = moved.clamp(min=0.0)  # in place: the CUDA graphs read it there
-            for counter in self.recent_episodes, self.recent_steps, self.recent_j_c:
-                counter[index] = 0
+            self.recent[index] += self.recent.new_tensor([1.0, length, j_c])
+        episodes, steps, sum_of_j_c = self.recent[index].tolist()
+        if steps >= self.args.cost_window:
+            violation = sum_of_j_c / episodes - self.args.cost_limit
+            moved = self.value[index].item() + self.args.lambda_lr * violation
+            self.value[index] = max(0.0, moved)  # in place: the CUDA graphs read it there
+            self.recent[index] = 0.0
 
 
 class Agent(nn.Module):
@@ -316,7 +317,7 @@ class Agent(nn.Module):
         return lambda action: q(action).amin(1) - multiplier * q_cost(action).squeeze(1)
 
     def grad_u_at(self, obs: Tensor, mixed: bool = False) -> Callable:
-        """At obs, a function of a (S, B, A): what stands for dU/da, F of Eq. (13); and the value."""
+        """At obs, a function of a (S, B, A): what Eq. (13) has in the place of dU/da; and the value."""
         value = self.value_at(obs)
         hidden = self.policy.hidden.given(obs if self.args.leapfrog_state else obs[..., :0])
 
@@ -330,8 +331,11 @@ class Agent(nn.Module):
         return grad_u
 
     def evolve(self, obs: Tensor, noise: Tensor, momentum_std: float, mixed=False):
-        """Algorithm 2, from noise (2, S, B, A) for a_0, rho_0: a_K; rho_K before its last half step; grad_u;
-        log pi(a_0|s) (S, B), by Eq. (10) log q(a_K, rho_K|s) - log N(rho_0). Departure [Density]."""
+        """Algorithm 2, by noise (2, S, B, A) for a_0 and rho_0.
+
+        Returns a_K and rho_K (S, B, A), of which rho_K lacks its last half step; grad_u for it; and
+        log pi(a_0|s) (S, B), by Eq. (10) log q(a_K, rho_K|s) - log N(rho_0). Departure [Density].
+        """
         xi, zeta = noise
         a, log_prob = self.policy(obs, xi)
         grad_u, rho = self.grad_u_at(obs, mixed), momentum_std * zeta
@@ -340,10 +344,11 @@ class Agent(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor, first_obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Algorithm 3; `noise` is for a_0 and for each step's momentum. The episodes began at first_obs.
+        """Algorithm 3; `noise` is for a_0 and for each step's momentum. [First state in Eq. (15)]: first_obs
+        is that of the episode.
 
         Returns the action (S, B, A) and the step at which it was accepted (S, B), max_leapfrog_steps + 1 if
-        at none: then the last action is executed.
+        at none: then it is the last one [Nothing accepted].
         Departure [K in safe RL]: K of Algorithm 3 is --max-leapfrog-steps, and --leapfrog-steps in updates.
         Departure [Reference policy pi_B]: tanh(mean) of the policy as it is now.
         Departure [First test of an action]: not before a step, as in Algorithm 3, unlike Sec. IV-D.
@@ -380,7 +385,7 @@ class Batch(NamedTuple):
     action: Tensor  # (S, B, A), in [-1, 1]
     reward: Tensor  # (S, B)
     next_obs: Tensor  # (S, B, O)
-    terminated: Tensor  # (S, B), 1 if the episode ended for good, 0 if it went on or was cut off
+    terminated: Tensor  # (S, B), 1 if the episode ended for good. Departure [Ends of episodes]: 0 if cut off
     cost: Tensor  # (S, B)
 
 
@@ -534,7 +539,7 @@ class Fresh(gym.Wrapper):
 
 def make_env(args: Args, film: Path | None = None) -> gym.Env:
     """The task with flat float32 observations; if `film` is a path, its first episode is filmed there."""
-    gym.logger.min_level = gym.logger.ERROR  # -v4 is meant: it is the closest to the paper's -v2
+    gym.logger.min_level = gym.logger.ERROR + 1  # it warns of -v4, which is meant, and errors are raised
     with suppress(Exception):  # MuJoCo warns of what -v4's files use; a task may do without it
         import mujoco
 
@@ -554,6 +559,8 @@ def make_env(args: Args, film: Path | None = None) -> gym.Env:
     hint = " --capture-video (without a screen, MuJoCo needs MUJOCO_GL=egl)" if film else ""
     with named(f"--env-id {args.env_id} --env-kwargs {args.env_kwargs}{hint}"):
         env = Fresh(make, args.cost)
+        if env.unwrapped.spec.id != args.env_id.rpartition(":")[2]:
+            raise ValueError(f"which version? The latest is {env.unwrapped.spec.id}")
         box = env.action_space
         is_box = isinstance(box, gym.spaces.Box) and box.dtype.kind == "f"
         if not is_box or np.abs([box.low, box.high]).max() > 1e30:  # which stands for no bound
@@ -581,8 +588,8 @@ def memory() -> int:
         folder = Path("/sys/fs/cgroup", controllers, path.lstrip("/"))
         for group in folder, *folder.parents:
             for file in group / "memory.max", group / "memory.limit_in_bytes":  # versions 2 and 1
-                text = file.read_text().strip() if file.exists() else "max"
-                limits += [int(text)] if text.isdigit() else []
+                with suppress(OSError, ValueError):  # there is none, or it says "max"
+                    limits.append(int(file.read_text()))
     return min(limits)
 
 
@@ -610,13 +617,13 @@ class ReplayBuffer:
 
     def sample(self, numbers: Tensor) -> Batch:
         """A minibatch of each agent, uniform and with replacement, by random whole numbers (S, B)."""
-        index = self.first_rows + numbers % self.filled  # of 63 bits their remainders are as good as uniform
+        index = self.first_rows + numbers % self.filled  # of 63 bits: uniform but for 1e-12
         rows = self.rows.flatten(0, 1).index_select(0, index.flatten()).view(*numbers.shape, -1)
         obs, action, reward, next_obs, terminated, cost = rows.split(self.widths, dim=-1)
         return Batch(obs, action, reward.squeeze(-1), next_obs, terminated.squeeze(-1), cost.squeeze(-1))
 
     def state_dict(self) -> dict:
-        # By way of NumPy, as torch.save writes all that a tensor is a part of.
+        # By way of NumPy: torch.save would write the whole ring of which this is a view.
         filled = [rows[: self.filled].cpu().numpy() for rows in self.rows]
         return {"added": self.added, "rows": [torch.from_numpy(rows) for rows in filled]}
 
@@ -642,19 +649,10 @@ def make_optimizers(agent: Agent, args: Args) -> dict[str, torch.optim.Adam]:
         "q_cost": adam(agent.q_cost.parameters(), lr=args.q_lr),
     }
     for optimizer in optimizers.values():  # a step by gradients of 0 makes Adam's state and moves nothing
-        for parameter in optimizer.param_groups[0]["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-        optimizer.step()
+        descend(optimizer, 0.0 * sum(value.sum() for value in optimizer.param_groups[0]["params"]))
         for state in optimizer.state.values():
             state["step"].zero_()
     return optimizers
-
-
-@torch.no_grad()
-def restore(tensors: list[Tensor], saved: list[Tensor]) -> None:
-    """In place, where optimisers and CUDA graphs read them."""
-    for tensor, value in zip(tensors, saved, strict=True):
-        tensor.copy_(value)
 
 
 def capture(function: Callable, tensors: list[Tensor]) -> Callable:
@@ -674,7 +672,8 @@ def capture(function: Callable, tensors: list[Tensor]) -> Callable:
     torch.cuda.current_stream().wait_stream(stream)
     with torch.cuda.graph(graph, stream=stream):
         output = function()  # tensors that every replay fills
-    restore(tensors, before)
+    for tensor, value in zip(tensors, before, strict=True):
+        tensor.copy_(value)
 
     def replay():
         graph.replay()
@@ -708,6 +707,8 @@ def load(path: Path, args: Args | None = None) -> tuple[Agent, dict]:
     """The agent in an agent_<step>.pt, with its own arguments or others, and what else is there."""
     state = read(path)
     with named(f"{path} is no agent of {ALGORITHM}.py"):
+        if state["algorithm"] != ALGORITHM:
+            raise ValueError(f"it is of {state['algorithm']}.py")
         agent = Agent(Generator(), 1, state["obs_dim"], state["low"].numel(), args or Args(**state["args"]))
         agent.load_state_dict(state["agent"])
     return agent, state
@@ -721,7 +722,8 @@ def decide(agent: Agent, obs: np.ndarray, first_obs: np.ndarray, deterministic=T
     """
     shape = agent.draws_to_act, 1, len(obs), agent.policy.mean.bias.shape[-1]
     noise = torch.randn(shape, generator=generator)
-    noise[:2] *= not deterministic
+    if deterministic:
+        noise[:2] = 0.0  # of a_0 and rho_0
     obs, first_obs = (torch.from_numpy(array).unsqueeze(0) for array in (obs, first_obs))
     return tuple(x[0].numpy() for x in agent.act(obs, noise, first_obs))
 
@@ -752,24 +754,25 @@ def evaluate(path: Path, args: Args) -> dict[str, float]:
     """A row of eval.csv: plays episodes with an agent_<step>.pt, each in a task of its own, all at a time.
 
     q_bias: what the critics promised at the first state minus the discounted return that followed, averaged.
+    They promise alpha times the entropy to come, too: with exact critics it is that, and not 0.
     """
     agent, state = load(path, args)
     low, high, n = state["low"].numpy(), state["high"].numpy(), args.eval_episodes
     films = [path.parent / "videos" / path.name if args.capture_video else None] + (n - 1) * [None]
     with blamed():  # training has made the same task before
         envs = SyncVectorEnv([partial(make_env, args, film) for film in films])  # what has ended begins anew
+    if envs.single_observation_space.shape != (state["obs_dim"],):
+        raise ValueError(f"{path}: its task observes {state['obs_dim']} numbers, {args.env_id} does not")
     seeds = np.random.default_rng([args.seed, state["step"]]).integers(2**31, size=n).tolist()
     obs, _ = envs.reset(seed=seeds)
     first_obs, accepted_at = obs, []
-    generator, again = (Generator().manual_seed(seeds[0]) for _ in range(2))  # for Algorithm 3
-    actions, _ = decide(agent, obs, first_obs, generator=again)
+    generator = Generator().manual_seed(seeds[0])  # for Algorithm 3
+    actions, accepted = decide(agent, obs, first_obs, generator=generator)
     first = torch.from_numpy(obs)[None], torch.from_numpy(actions)[None]
-    with torch.no_grad():
-        promised = agent.q(*first).amin(1)[0].numpy()
+    promised = agent.q(*first).amin(1)[0].detach().numpy()
     returns, discounted, lengths, playing = np.zeros(n), np.zeros(n), np.zeros(n), np.ones(n, bool)
     costs, discounted_costs = np.zeros((2, n))
     while playing.any():
-        actions, accepted = decide(agent, obs, first_obs, generator=generator)
         accepted_at.append(accepted[playing])
         obs, rewards, terminated, truncated, infos = envs.step(rescale(actions, low, high))
         returns[playing] += rewards[playing]
@@ -778,6 +781,7 @@ def evaluate(path: Path, args: Args) -> dict[str, float]:
         discounted_costs[playing] += (args.gamma**lengths * infos["cost"])[playing]
         lengths[playing] += 1
         playing &= ~(terminated | truncated)
+        actions, accepted = decide(agent, obs, first_obs, generator=generator)
     envs.close()
     row = {"return_mean": returns.mean(), "return_std": returns.std()}  # over episodes, not seeds
     row |= {f"return_{i}": value for i, value in enumerate(returns)}
@@ -796,7 +800,8 @@ def evaluate(path: Path, args: Args) -> dict[str, float]:
     return {name: float(value) for name, value in row.items()}
 
 
-def start_worker(parent: Connection) -> None:
+def start_worker(parent) -> None:
+    """Ends when the other end of the pipe `parent` closes: with `workers`, or as the parent was killed."""
     torch.set_num_threads(1)
     Thread(target=lambda: (parent.poll(None), os._exit(1)), daemon=True).start()
 
@@ -808,29 +813,30 @@ def workers(n: int) -> Iterator[ProcessPoolExecutor]:
     theirs, ours = spawn.Pipe(duplex=False)  # carries nothing: that `ours` is closed ends the processes
     with ProcessPoolExecutor(n, spawn, start_worker, (theirs,)) as pool, ours:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C is for this process alone
-        started = [pool.submit(int) for _ in range(n)]
+        started = pool.map(int, [0] * n)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        with named('several agents need processes, and a script of yours needs `if __name__ == "__main__":`'):
-            [process.result() for process in started]
+        with named('this run needs processes, and a script of yours needs `if __name__ == "__main__":`'):
+            list(started)
         yield pool
 
 
 # ------------------------------------------------------------------------------------ plumbing: a run on disk
 
 
-def stored_args(folder: Path) -> Args:
-    """Of the run in a folder. ValueError if there is none of this script's."""
+def stored_run(folder: Path) -> tuple[Args, list]:
+    """Arguments and starts of the run in a folder. ValueError if there is none of this script's."""
     with named(f"{folder} has no run of {ALGORITHM}.py"):
         config = json.loads((folder / "config.json").read_text())
         if config["algorithm"] != ALGORITHM:
             raise ValueError(f"it is of {config['algorithm']}.py")
-        return Args(**config["args"])
+        return Args(**config["args"]), config["starts"]
 
 
 def surroundings() -> dict:
     """What else than arguments may matter to a run's numbers."""
-    here, names = shlex.quote(str(Path(__file__).resolve().parent)), "torch gymnasium mujoco pybullet numpy"
-    versions = {d.name: d.version for d in importlib.metadata.distributions() if d.name in names.split()}
+    here = shlex.quote(str(Path(__file__).resolve().parent))
+    names = "torch gymnasium mujoco pybullet numpy".split()
+    versions = {d.name: d.version for d in importlib.metadata.distributions() if d.name in names}
     return {
         "command": shlex.join(sys.argv),
         "commit": subprocess.getoutput(f"git -C {here} describe --always --dirty --abbrev=40 2> /dev/null"),
@@ -847,40 +853,40 @@ class Run(AbstractContextManager):
     """
 
     def __init__(self, args: Args, pool: ProcessPoolExecutor | None, shapes: dict):
-        self.args, self.pool, self.shapes, self.folder = args, pool, shapes, Path(args.run_dir)
+        self.pool, self.shapes, self.folder = pool, shapes, Path(args.run_dir)
+        self.args = replace(args, run_dir=None, resume=None)
         self.folders = [self.folder / f"seed_{args.seed + i}" for i in range(args.num_seeds)]
-        config, starts = self.folder / "config.json", []
+        config, path, starts = self.folder / "config.json", self.folder / "checkpoint.pt", []
         if args.resume or config.exists():
-            for name, value in asdict(stored_args(self.folder)).items():
-                given = getattr(args, name)
-                longer = name == "total_timesteps" and given > value
-                if given != value and not longer and name not in ("run_dir", "resume"):
-                    rule = "only --total-timesteps may change, and grow"
+            stored, starts = stored_run(self.folder)
+            for name, value in asdict(stored).items() if path.exists() else []:
+                given = getattr(self.args, name)
+                if given != value and not (name == "total_timesteps" and given > value):
+                    rule = "only --total-timesteps may change, and grow (--resume takes all from the run)"
                     raise ValueError(f"--{name.replace('_', '-')} is {value} in {self.folder}: {rule}")
-            starts = json.loads(config.read_text())["starts"]
         for folder in self.folders:
             folder.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.folder / "lock")
         with named(f"--run-dir {self.folder}: another process trains there, or nothing can be locked there"):
             self.lock.acquire(timeout=0)
-        path = self.folder / "checkpoint.pt"
         self.saved = read(path) if path.exists() else {"step": 0, "rows": [[] for _ in self.folders]}
         with named(f"{path} is no checkpoint"):
             self.start, self.rows = self.saved["step"], self.saved["rows"]  # rows: of each eval.csv
         self.kept, self.is_finished = self.start, self.start >= args.total_timesteps
-        self.clock, self.told = (self.start, time.perf_counter()), time.perf_counter()
-        self.writers, self.evaluations = [], []  # agent, step, steps per second, how to get the row
+        self.clock, self.told, self.speed = (self.start, time.perf_counter()), time.perf_counter(), 0.0
+        self.evaluations = []  # agent, step, steps per second, what waits for the row
+        self.writers = []
         if self.is_finished:
             return
-        kept = asdict(replace(args, run_dir=None, resume=None))
-        starts.append({"step": self.start, **surroundings()})
-        write(config, json.dumps({"algorithm": ALGORITHM, "args": kept, "starts": starts}, indent=2) + "\n")
+        kept = asdict(self.args)
         if args.track:
             with named("--track"):
                 import wandb
 
                 name = self.folder.name
                 wandb.init(name=name, id=name, resume="allow", sync_tensorboard=True, config=kept)
+        starts.append({"step": self.start, **surroundings()})
+        write(config, json.dumps({"algorithm": ALGORITHM, "args": kept, "starts": starts}, indent=2) + "\n")
         self.writers = [SummaryWriter(str(folder), purge_step=self.start + 1) for folder in self.folders]
 
     def __exit__(self, kind, error, trace) -> None:
@@ -917,21 +923,22 @@ class Run(AbstractContextManager):
         self.collect()
         weights, n = agent.state_dict(), len(self.folders)
         for i, folder in enumerate(self.folders):
-            args = replace(self.args, seed=self.args.seed + i, num_seeds=1, run_dir=None, resume=None)
+            args = replace(self.args, seed=self.args.seed + i, num_seeds=1)
             own = {name: value.chunk(n)[i].cpu().clone() for name, value in weights.items()}
             path = folder / f"agent_{step}.pt"
             state = {"algorithm": ALGORITHM, "args": asdict(args), "step": step, "agent": own}
             write(path, state | self.shapes)
             job = evaluate, path, args
-            row = self.pool.submit(*job).result if self.pool else partial(*job)
-            self.evaluations.append((i, step, self.speed, row))
+            get_row = self.pool.submit(*job).result if self.pool else partial(*job)
+            self.evaluations.append((i, step, self.speed, get_row))
         if not self.pool:
             self.collect()
+        self.clock = step, time.perf_counter()
 
     def collect(self) -> None:
         """Writes down what was played, in order. Agents stay that are as old as a checkpoint, or the end."""
-        for i, step, speed, row in self.evaluations:
-            row = {"global_step": step, **row(), "steps_per_second": round(speed, 1)}
+        for i, step, speed, get_row in self.evaluations:
+            row = {"global_step": step, **get_row(), "steps_per_second": round(speed, 1)}
             self.rows[i].append(row)
             lines = [self.rows[i][0], *(row.values() for row in self.rows[i])]
             write(self.folders[i] / "eval.csv", "".join(",".join(map(str, line)) + "\n" for line in lines))
@@ -952,7 +959,7 @@ class Run(AbstractContextManager):
         if not all(tensor.isfinite().all() for tensor in state["tensors"]):
             raise FloatingPointError(f"step {step}: a weight, or what Adam keeps, is not finite")
         write(self.folder / "checkpoint.pt", {"step": step, "rows": self.rows, **state})
-        self.kept = step
+        self.kept, self.clock = step, (step, time.perf_counter())
 
 
 # ----------------------------------------------------------------------------------------- plumbing: training
@@ -961,8 +968,8 @@ class Run(AbstractContextManager):
 def train(args: Args) -> Path:
     """Trains all agents; returns the run's folder. Raises ValueError or OSError for what cannot work,
     FloatingPointError for a number that is not finite, EnvironmentFailed for what the task raises."""
-    if getattr(current_process(), "_inheriting", False):  # a script without a guard: `workers` says so
-        raise SystemExit(1)
+    if getattr(current_process(), "_inheriting", False):  # a child, which imports a script without a guard,
+        raise SystemExit(1)  # calls `train` again: its parent's `workers` says why it ends
     args = resolve(args)
     torch.set_num_threads(args.torch_threads)
     seeds, device = args.num_seeds, torch.device("cuda" if args.cuda else "cpu")
@@ -988,13 +995,8 @@ def train(args: Args) -> Path:
     chosen = torch.zeros(seeds, action_dim, pin_memory=args.cuda)
     chosen_now = torch.get_device_module(device).Event()
 
-    def act() -> Tensor:
-        return agent.act(obs_now, noise_to_act, first_now)[0].squeeze(1)
-
-    def learn() -> dict[str, Tensor]:
-        return update(agent, optimizers, buffer.sample(numbers), noise, args)
-
-    act, learn = capture(act, tensors), capture(learn, tensors)
+    act = capture(lambda: agent.act(obs_now, noise_to_act, first_now)[0].squeeze(1), tensors)
+    learn = capture(lambda: update(agent, optimizers, buffer.sample(numbers), noise, args), tensors)
     shapes = {"obs_dim": obs_dim, "low": torch.from_numpy(low), "high": torch.from_numpy(high)}
     beside = workers(min(seeds, max(1, os.cpu_count() // 2))) if args.cuda or seeds > 1 else nullcontext()
     with beside as pool, Run(args, pool, shapes) as run:
@@ -1003,11 +1005,13 @@ def train(args: Args) -> Path:
             return run.folder
         if run.start:
             with named(f"{run.folder}/checkpoint.pt does not fit"):
-                restore(tensors, run.saved["tensors"])
+                for tensor, value in zip(tensors, run.saved["tensors"], strict=True):
+                    tensor.copy_(value)  # in place, where optimisers and CUDA graphs read them
                 generator.set_state(run.saved["random"])
                 buffer.load_state_dict(run.saved["buffer"])
-            run.saved = None
-        print(f"{run.folder}: steps {run.start} to {args.total_timesteps} on {device}\n{args}")
+            run.saved = None  # it holds the old checkpoint's file
+        plan = f"steps {run.start} to {args.total_timesteps} on {device}"
+        print(f"{run.folder}: {plan}, with random actions up to {args.learning_starts}")
 
         steps = range(run.start + 1, args.total_timesteps + 1)
         bar = tqdm(steps, initial=run.start, total=steps[-1], unit="step", disable=None, dynamic_ncols=True)
@@ -1029,7 +1033,7 @@ def train(args: Args) -> Path:
                 first_now.copy_(to_device(torch.from_numpy(first_obs), device).unsqueeze(1))
                 noise_to_act.normal_(generator=generator)
                 chosen.copy_(act(), non_blocking=True)
-                chosen_now.record()
+                chosen_now.record()  # the CPU waits for the action alone, and not for the update behind it
                 if buffer.added:  # Departure [The newest transition]: a GPU learns while the tasks step
                     noise.normal_(generator=generator)
                     numbers.random_(generator=generator)
@@ -1063,8 +1067,6 @@ def train(args: Args) -> Path:
                 run.evaluate(agent, step)
             if saved:
                 run.save(step, tensors=tensors, random=generator.get_state(), buffer=buffer.state_dict())
-            if evaluated:
-                run.clock = step, time.perf_counter()
         envs.close()
         agents = shlex.quote(str(run.folders[0] / f"agent_{step}.pt"))
         print(f"trained: {run.folder}\nplay: python {ALGORITHM}.py --evaluate {agents}")
@@ -1072,10 +1074,11 @@ def train(args: Args) -> Path:
 
 
 def resolve(args: Args) -> Args:
-    """Fills in what Table I, the machine and the clock decide. ValueError for what cannot be."""
+    """Fills in what Table I, the machine and the clock decide. ValueError for what cannot be.
+
+    Departure [Tasks outside Table I]: HalfCheetah's row.
+    """
     family = re.sub(r"^.*:|-v\d+$", "", args.env_id)
-    if args.gamma == 1.0:
-        raise ValueError("--gamma must be below 1: the limit is on a discounted sum of costs")
     cost, limit = COSTS.get(family, (None, None))
     args = replace(args, cost=args.cost or cost)
     if args.cost_limit is None and args.cost == cost and args.gamma == 0.99:  # as J_C is discounted
@@ -1092,12 +1095,13 @@ def resolve(args: Args) -> Args:
         print(f"{args.env_id}: {', '.join(missing)} as in {row}'s row of Table I (see --table-row)")
     args = replace(args, **missing)
     for name, value in asdict(args).items():
+        flag, least = f"--{name.replace('_', '-')}", "0 or more" if name in MAY_BE_0 else "above 0"
+        if value == "":
+            raise ValueError(f"{flag} must not be empty")
         if type(value) in (int, float) and not (0 < value < 1e12 or (value == 0 and name in MAY_BE_0)):
-            raise ValueError(f"--{name.replace('_', '-')} cannot be {value}")
-    if max(args.gamma, args.tau) > 1.0:
-        raise ValueError("--gamma and --tau must be at most 1")
-    if "" in (args.env_id, args.resume, args.run_dir):
-        raise ValueError("--env-id, --resume and --run-dir must not be empty")
+            raise ValueError(f"{flag} cannot be {value}: it must be {least}")
+    if args.gamma >= 1.0 or args.tau > 1.0:
+        raise ValueError("--gamma must be below 1, as limits are on discounted sums, and --tau at most 1")
     now = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9}"
     name = f"{args.env_id}__{ALGORITHM}__{args.seed}__{now}"
     folder = args.resume or args.run_dir or f"runs/{re.sub('[/:]', '-', name)}"
@@ -1116,7 +1120,7 @@ def play(args: Args) -> None:
     for file in [path] if path.is_file() else sorted(newest.values()):
         own = resolve(tyro.cli(Args, default=load(file)[0].args))
         torch.set_num_threads(own.torch_threads)
-        make_env(own).close()  # whose errors are those of an argument
+        make_env(own, Path.cwd() / "try" if own.capture_video else None).close()  # errors of an argument
         row = evaluate(file, own)
         returns = " ".join(f"{row[f'return_{i}']:.1f}" for i in range(own.eval_episodes))
         print(f"{file}: returns {returns}, mean {row['return_mean']:.1f}")
@@ -1129,15 +1133,16 @@ def play(args: Args) -> None:
 if __name__ == "__main__":
     sys.path.append(os.getcwd())  # --env-id my_module:MyTask-v0 finds my_module.py in the current folder
     sys.stdout.reconfigure(line_buffering=True)  # a line is there at once
+    EnvironmentFailed.__module__ = "__mp_main__"  # this file's name in each process, so it can come back
     status = {EnvironmentFailed: 1, FloatingPointError: 3, KeyboardInterrupt: 130}  # 2: input, disk or memory
     try:
         args = tyro.cli(Args)
         if sum(folder is not None for folder in (args.resume, args.run_dir, args.evaluate)) > 1:
             raise ValueError("give one of --resume, --run-dir and --evaluate")
         if args.resume is not None:  # what is not given is as in the run
-            stored = stored_args(Path(args.resume).expanduser())
-            args = tyro.cli(Args, default=replace(stored, resume=args.resume))
+            args = tyro.cli(Args, default=stored_run(Path(args.resume).expanduser())[0])
         train(args) if args.evaluate is None else play(args)
+    # EOFError and BrokenExecutor: a process of the environments, or one that evaluates, was killed.
     except (ValueError, OSError, EOFError, BrokenExecutor, torch.OutOfMemoryError, *status) as error:
         said = {EnvironmentFailed: "the environment failed", KeyboardInterrupt: "interrupted"}
         if isinstance(error, EnvironmentFailed):

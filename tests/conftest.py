@@ -5,12 +5,12 @@ import importlib
 import inspect
 import multiprocessing
 import os
-import runpy
 import signal
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
@@ -185,10 +185,14 @@ def main(monkeypatch, capsys):
 
     def run(name, *words) -> Ended:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, words)])
+        path, module = ROOT / f"{name}.py", ModuleType("__main__")
+        module.__file__ = str(path)
+        for alias in "__main__", "__mp_main__":
+            monkeypatch.setitem(sys.modules, alias, module)
         capsys.readouterr()
         status = 0
         try:
-            runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")
+            exec(compile(path.read_text(), path, "exec"), module.__dict__)
         except SystemExit as ended:
             status = ended.code or 0
         return Ended(status, *capsys.readouterr())

@@ -56,7 +56,7 @@ def instead(what: str, usual):
     if what in INSTEAD:
         return INSTEAD[what](usual)
     error = getattr(builtins, what.removesuffix("()"), None) or globals()[what.removesuffix("()")]
-    raise error() if "()" in what else error("the simulator broke", *[7] * (error is TwoArguments))
+    raise error() if "()" in what else error("the simulator broke at 100 %", *[7] * (error is TwoArguments))
 
 
 SPACES = {

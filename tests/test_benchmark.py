@@ -168,7 +168,10 @@ def test_collect(bench):
         assert sorted(files) == ["config.json", "eval.csv"] and f"no-momentum/{run}" in files["config.json"]
         assert files["eval.csv"] == f"{seed} at 9"
     bench(f"{line} 1")
-    assert bench("collect").stderr == f"{place}1: both seed_1 and seeds_1-2 have it; seeds_1-2 counts\n"
+    longer = bench.folder / f"{place}3" / "eval.csv"
+    longer.write_text("more\n")
+    both = f"{place}1: both seed_1 and seeds_1-2 have it; seeds_1-2 counts\n"
+    assert bench("collect").stderr == f"{place}3: has more\n{both}" and longer.read_text() == "more\n"
 
 
 BAD = {

@@ -133,7 +133,7 @@ def test_a_run_made_longer_goes_on_from_its_end(name, env_id, tmp_path, quick):
     whole = train(script, tmp_path / "b", total_timesteps=150, **settings)
     assert_same(short, whole, 150, (1, 2))
     assert rows_of(short, 2)[:2] == before
-    assert script.stored_args(short).total_timesteps == 150
+    assert script.stored_run(short)[0].total_timesteps == 150
 
 
 def test_runs_started_together_have_folders_of_their_own(either):

@@ -156,7 +156,7 @@ def test_evaluation_row_against_episodes_played_one_by_one(script, tmp_path):
         agent.q.layer3.bias.view(-1).copy_(torch.tensor([50.0, 30.0]))
     env = script.make_env(args)
     bounds = {name: torch.from_numpy(getattr(env.action_space, name)) for name in ("low", "high")}
-    state = {"agent": agent.state_dict(), "step": 1234, "obs_dim": 11, **bounds}
+    state = {"algorithm": script.__name__, "agent": agent.state_dict(), "step": 1234, "obs_dim": 11, **bounds}
     torch.save(state, tmp_path / "agent_1234.pt")
     row = script.evaluate(tmp_path / "agent_1234.pt", args)
     returns, lengths, biases = [], [], []

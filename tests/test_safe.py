@@ -76,14 +76,6 @@ def test_cost_that_is_no_cost(safe):
         safe.cost_of("info", None, None, {"cost": -0.5})
 
 
-def test_costs_and_limits(safe):
-    """Of the paper for Ant and HalfCheetah; a limit given by hand wins."""
-    for task, cost, limit in ("Ant-v5", "torque", 25.0), ("HalfCheetah-v4", "speed", 10.0):
-        args = safe.resolve(safe.Args(env_id=task))
-        assert (args.cost, args.cost_limit, args.lambda_lr, args.cost_window) == (cost, limit, 0.1, 1000)
-        assert safe.resolve(safe.Args(env_id=task, cost_limit=3.0, gamma=0.9)).cost == cost
-
-
 @pytest.mark.parametrize("cost, ends", [("torque", False), ("speed", True), ("info", True)])
 def test_what_an_end_means(safe, cost, ends):
     """Whether a transition terminates changes what Q learns, always; what Q_C learns, if costs are summed up,
@@ -203,9 +195,7 @@ def test_algorithm_3_written_out(steps):
 
 
 def test_each_state_comes_with_the_first_of_its_own_episode(monkeypatch, tmp_path):
-    """In the training of two agents, across checkpoints, and in evaluations, where episodes differ in length.
-    An evaluation's noise repeats: the critics are asked about the first action that is played. In the first
-    step there is none."""
+    """In the training of two agents, across checkpoints, and in evaluations, where episodes differ in length."""
     changes = dict(learning_starts=20, checkpoint_frequency=33, eval_episodes=6)
     run, _, _, acts = recorded_run(sac_hpo_safe, monkeypatch, tmp_path, "envs:Marked-v0", 2, **changes)
     for obs, _, first_obs, _ in acts:
@@ -221,16 +211,12 @@ def test_each_state_comes_with_the_first_of_its_own_episode(monkeypatch, tmp_pat
     monkeypatch.setattr(sac_hpo_safe, "decide", decide)
     path = run / "seed_1" / "agent_60.pt"
     settings = sac_hpo_safe.read(path)["args"]
-    strict, lax = (sac_hpo_safe.Args(**settings | {"cost_limit": limit}) for limit in (-1e9, 1e9))
-    sac_hpo_safe.evaluate(path, strict)
-    promised, *played = decided
-    assert np.array_equal(promised[2], played[0][2]) and len(played) > 2
+    sac_hpo_safe.evaluate(path, sac_hpo_safe.Args(**settings | {"cost_limit": -1e9}))
+    *played, _ = decided
+    assert len(played) > 2
     for t, (obs, first_obs, *_) in enumerate(played):
         playing = t <= first_obs[:, 0] % 5
         assert np.array_equal(obs[playing, 0], first_obs[playing, 0]) and not first_obs[:, 1].any()
-    agent, _ = sac_hpo_safe.load(path, lax)
-    generators = (torch.Generator().manual_seed(i) for i in range(2))
-    assert np.array_equal(*(real(agent, *promised[:2], generator=generator)[0] for generator in generators))
 
 
 def test_costs_of_a_run(safe, monkeypatch, tmp_path):
