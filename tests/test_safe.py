@@ -195,7 +195,7 @@ def test_algorithm_3_written_out(steps):
 
 
 def test_each_state_comes_with_the_first_of_its_own_episode(monkeypatch, tmp_path):
-    """In the training of two agents, across checkpoints, and in evaluations, where episodes differ in length."""
+    """In the training of two agents, across checkpoints, and in evaluations of episodes of many lengths."""
     changes = dict(learning_starts=20, checkpoint_frequency=33, eval_episodes=6)
     run, _, _, acts = recorded_run(sac_hpo_safe, monkeypatch, tmp_path, "envs:Marked-v0", 2, **changes)
     for obs, _, first_obs, _ in acts:
