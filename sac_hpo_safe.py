@@ -551,6 +551,8 @@ def make_env(args: Args, film: Path | None = None) -> gym.Env:
         options = json.loads(args.env_kwargs) | ({"render_mode": "rgb_array"} if film else {})
         env = gym.make(args.env_id, disable_env_checker=True, **options)
         if film:
+            if hasattr(env.unwrapped, "mujoco_renderer") and env.unwrapped.model.ncam:
+                env.unwrapped.mujoco_renderer.camera_id = 0  # follows the robot, which else runs out of sight
             env = RecordVideo(env, str(film.parent), lambda episode: episode == 0, name_prefix=film.stem)
         # Here is the place for wrappers of your own. Tasks are made anew for each evaluation and after each
         # checkpoint: a wrapper that keeps statistics, such as NormalizeObservation, begins again there.

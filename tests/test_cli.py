@@ -154,6 +154,10 @@ def test_films_of_pendulum(tmp_path, main, monkeypatch):
     ended = main("sac_baseline", "--evaluate", tmp_path, "--capture-video")
     assert ended.returncode == 0 and f"film: {film}" in ended.stdout
     assert count_frames_and_secs(str(film))[0] >= 200
+    script = importlib.import_module("sac_baseline")
+    monkeypatch.setattr("gymnasium.envs.mujoco.MujocoEnv.render", lambda env: np.zeros((2, 2, 3), np.uint8))
+    env = script.make_env(script.Args("HalfCheetah-v4"), tmp_path / "film")
+    assert env.unwrapped.mujoco_renderer.camera_id == 0  # which follows the robot
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v4", "envs:Grid-v0"])
