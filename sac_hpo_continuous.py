@@ -443,8 +443,9 @@ def make_env(args: Args, film: Path | None = None) -> gym.Env:
         options = json.loads(args.env_kwargs) | ({"render_mode": "rgb_array"} if film else {})
         env = gym.make(args.env_id, disable_env_checker=True, **options)
         if film:
-            if hasattr(env.unwrapped, "mujoco_renderer") and env.unwrapped.model.ncam:
-                env.unwrapped.mujoco_renderer.camera_id = 0  # follows the robot, which else runs out of sight
+            if hasattr(env.unwrapped, "mujoco_renderer") and b"track" in env.unwrapped.model.names:
+                camera = env.unwrapped.model.camera("track")  # follows a robot, which else runs away
+                env.unwrapped.mujoco_renderer.camera_id = camera.id
             env = RecordVideo(env, str(film.parent), lambda episode: episode == 0, name_prefix=film.stem)
         # Here is the place for wrappers of your own. Tasks are made anew for each evaluation and after each
         # checkpoint: a wrapper that keeps statistics, such as NormalizeObservation, begins again there.
@@ -646,7 +647,7 @@ def evaluate(path: Path, args: Args) -> dict[str, float]:
     with blamed():  # training has made the same task before
         envs = SyncVectorEnv([partial(make_env, args, film) for film in films])  # what has ended begins anew
     if envs.single_observation_space.shape != (state["obs_dim"],):
-        raise ValueError(f"{path}: its task observes {state['obs_dim']} numbers, {args.env_id} does not")
+        raise ValueError(f"{path} is of {state['args']['env_id']}; {args.env_id} has other observations")
     seeds = np.random.default_rng([args.seed, state["step"]]).integers(2**31, size=n).tolist()
     obs, _ = envs.reset(seed=seeds)
     first = torch.from_numpy(obs)[None], torch.from_numpy(decide(agent, obs))[None]

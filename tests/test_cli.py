@@ -1,6 +1,5 @@
 """The command line as a user meets it, and agents in a user's own program."""
 
-import importlib
 import json
 import re
 import shlex
@@ -14,6 +13,8 @@ import numpy as np
 import odd  # noqa: F401
 import pytest
 from conftest import ROOT, SAFE, cost_flags, flags, make_args, rows_of
+
+import sac_baseline
 
 HPO = "sac_hpo_continuous"
 SMALL = dict(total_timesteps=60, learning_starts=40, batch_size=8, eval_frequency=30, eval_episodes=2)
@@ -127,12 +128,11 @@ def test_the_newest_agent_of_each_seed_is_played(tmp_path, main, quick):
 
 def test_a_line_at_least_every_other_minute(tmp_path, capsys, monkeypatch):
     """By a clock that goes on by 50 seconds every hundred steps."""
-    script = importlib.import_module("sac_baseline")
     now = iter(range(0, 10**6, 50))
     clock = SimpleNamespace(perf_counter=lambda: next(now), strftime=time.strftime, time_ns=time.time_ns)
-    monkeypatch.setattr(script, "time", clock)
+    monkeypatch.setattr(sac_baseline, "time", clock)
     changes = dict(total_timesteps=1000, learning_starts=2000, eval_episodes=1, env_id="envs:TwoSteps-v0")
-    script.train(make_args(script, run_dir=str(tmp_path), **changes))
+    sac_baseline.train(make_args(sac_baseline, run_dir=str(tmp_path), **changes))
     line = r"step (\d+): last return in training 1.0, [\d.]+ steps/s"
     steps = [int(found[1]) for found in re.finditer(line, capsys.readouterr().out)]
     assert len(steps) >= 3 and all(0 < b - a <= 300 for a, b in pairwise([0, *steps, 1000]))
@@ -154,9 +154,8 @@ def test_films_of_pendulum(tmp_path, main, monkeypatch):
     ended = main("sac_baseline", "--evaluate", tmp_path, "--capture-video")
     assert ended.returncode == 0 and f"film: {film}" in ended.stdout
     assert count_frames_and_secs(str(film))[0] >= 200
-    script = importlib.import_module("sac_baseline")
     monkeypatch.setattr("gymnasium.envs.mujoco.MujocoEnv.render", lambda env: np.zeros((2, 2, 3), np.uint8))
-    env = script.make_env(script.Args("HalfCheetah-v4"), tmp_path / "film")
+    env = sac_baseline.make_env(sac_baseline.Args("HalfCheetah-v4"), tmp_path / "film")
     assert env.unwrapped.mujoco_renderer.camera_id == 0  # which follows the robot
 
 

@@ -217,7 +217,6 @@ BAD = [
     *((SAFEST, {name: None}, "needs --cost and --cost-limit") for name in ("cost", "cost_limit")),
     (SAFEST, dict(cost="speed"), "--cost speed: the task does not report info['x_velocity']"),
     (SAFEST, dict(cost="info", odd=dict(at="cost", what="two numbers")), "as one number"),
-    (SAFEST, dict(cost="info", odd=dict(at="cost", what="nothing")), "as one number"),
     (SAFEST, dict(cost="info", odd=dict(at="cost", what="negative")), "a cost below 0"),
     *((HPO, dict(train=way), "--explore proposed needs --train proposed") for way in ("gaussian", "drift")),
 ]
@@ -391,8 +390,8 @@ def test_another_scripts_run_and_agent(run, main):
     evaluate = ["--evaluate", run / AGENT]
     for words in (["--resume", run], [*words_of("sac_nf"), "--run-dir", run], evaluate):
         assert "it is of sac_baseline.py" in line_of(main("sac_nf", *words), 2)
-    elsewhere = ["--env-id", "envs:OneStep-v0", "--env-kwargs", "{}"]
-    assert "its task observes 3 numbers" in line_of(main(BASELINE, *evaluate, *elsewhere), 2)
+    other = main(BASELINE, *evaluate, "--env-id", "envs:OneStep-v0", "--env-kwargs", "{}")
+    assert "is of odd:Odd-v0; envs:OneStep-v0 has other observations" in line_of(other, 2)
 
 
 CHANGES = dict(gamma=0.5), dict(total_timesteps=50), dict(num_seeds=2), dict(env_id="Hopper-v4")
