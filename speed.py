@@ -92,7 +92,7 @@ def main() -> None:
     cores = f"{os.cpu_count()} cores of {[*names, platform.machine()][0]}"
     machine = torch.cuda.get_device_name() if options.cuda else cores
     path = ROOT / "results" / f"speed{'_cuda' * options.cuda}.csv"
-    os.environ.update(OMP_NUM_THREADS="1", MALLOC_TOP_PAD_="100000000")  # as benchmark.sh starts runs
+    os.environ.update(OMP_NUM_THREADS="1", MALLOC_TOP_PAD_="1000000000")  # as benchmark.sh starts runs
     measured = {(SB3, 1): []} if find_spec("stable_baselines3") else {}
     measured |= {(script, seeds): [] for script in options.scripts for seeds in options.seeds}
     for number in range(options.rounds):
