@@ -949,7 +949,7 @@ def resolve(args: Args) -> Args:
         if value == "":
             raise ValueError(f"{flag} must not be empty")
         if type(value) in (int, float) and not (0 < value < 1e12 or (value == 0 and name in MAY_BE_0)):
-            raise ValueError(f"{flag} cannot be {value}: it must be {least}")
+            raise ValueError(f"{flag} cannot be {value}: it must be {least}, and below 1e12")
     if max(args.gamma, args.tau) > 1.0:
         raise ValueError("--gamma and --tau must be at most 1")
     if args.explore == "proposed" and args.train != "proposed":

@@ -1102,7 +1102,7 @@ def resolve(args: Args) -> Args:
         if value == "":
             raise ValueError(f"{flag} must not be empty")
         if type(value) in (int, float) and not (0 < value < 1e12 or (value == 0 and name in MAY_BE_0)):
-            raise ValueError(f"{flag} cannot be {value}: it must be {least}")
+            raise ValueError(f"{flag} cannot be {value}: it must be {least}, and below 1e12")
     if args.gamma >= 1.0 or args.tau > 1.0:
         raise ValueError("--gamma must be below 1, as limits are on discounted sums, and --tau at most 1")
     now = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9}"
