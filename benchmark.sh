@@ -6,7 +6,7 @@
 #   ./benchmark.sh ablation         Fig. 4, Table II, and controls: no force, no leapfrog
 #   ./benchmark.sh sensitivity      Fig. 5: K and both spreads of the momentum
 #   ./benchmark.sh momentum         Fig. 6: no momentum
-#   ./benchmark.sh published        SAC beside published runs, which have larger learning rates
+#   ./benchmark.sh published        SAC beside itself with learning rates of 0.001
 #   ./benchmark.sh quick            a few minutes: does every script work here?
 #   ./benchmark.sh collect          copies eval.csv and config.json of each seed, as far as it got, from
 #                                   runs/benchmark/ into results/<task>/<label>/, where no more is there
@@ -46,7 +46,7 @@ elif [ "$experiment" = collect ]; then
         [ -e "$csv" ] || stop "no evaluated runs in runs/benchmark"
         IFS=/ read -r _ _ task label run seed _ <<<"$csv"
         to=results/$task/$label/$seed
-        [ -z "${run_of[$to]:-}" ] || echo "$to: both ${run_of[$to]} and $run have it; $run counts" >&2
+        [ -z "${run_of[$to]:-}" ] || echo "$to: both ${run_of[$to]} and $run have it; the longer counts" >&2
         run_of[$to]=$run
         [ "$(cat "$to/eval.csv" 2>/dev/null | wc -l)" -le "$(wc -l <"$csv")" ] || { echo "$to: has more" >&2 && continue; }
         mkdir -p "$to" && cp "$csv" "${csv%/*/*}/config.json" "$to" && echo "$to"

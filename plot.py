@@ -6,8 +6,9 @@
     python plot.py table --figure safe                         # of results/, labelled by experiments.csv
     python plot.py docs                                        # writes the docs' tables anew
 
-A run is given as LABEL=GLOB, or as GLOB alone: then its label is its algorithm. A glob names folders in
-which, at any depth, there are eval.csv files of seeds, each with its run's config.json beside or above it.
+A run is given as LABEL=GLOB, or as GLOB alone: then its label is that of its folder in benchmark.sh's runs,
+or else its algorithm. A glob names folders in which, at any depth, there are eval.csv files of seeds, each
+with its run's config.json beside or above it.
 What has one task and one label is averaged over seeds. A safe task's limit is part of the task.
 """
 
@@ -60,13 +61,16 @@ def source_of(word: str) -> tuple[str, str, list[str]]:
     raise ValueError(f"{pattern}: there is no folder with an eval.csv in it")
 
 
+def experiments() -> pd.DataFrame:
+    return pd.read_csv(HERE / "experiments.csv", dtype=str, keep_default_na=False)
+
+
 def committed_sources(figure: str) -> list[tuple[str, str, list[str]]]:
     """The same of results/<task>/<label>, for the labels in experiments.csv or in one of its figures."""
-    experiments = pd.read_csv(HERE / "experiments.csv", dtype=str, keep_default_na=False)
-    figures = experiments["figures"].str.split()
+    figures = experiments()["figures"].str.split()
     if figure and figure not in (known := figures.explode().dropna().unique()):
         raise ValueError(f"--figure must be one of {', '.join(known)}, not {figure}")
-    shown = experiments[[not figure or figure in of_label for of_label in figures]]
+    shown = experiments()[[not figure or figure in of_label for of_label in figures]]
     paths = [sorted(glob.glob(f"{HERE}/results/*/{label}/seed_*/eval.csv")) for label in shown["label"]]
     return list(zip(shown["label"], shown["name"], paths, strict=True))
 
@@ -98,10 +102,13 @@ def read_seed(path: Path, label: str, name: str, columns: tuple[str, ...]) -> pd
         table = table.join(read_tags(folder, table.index))
     if "training_episodes" in table:
         table["training_share_over_limit"] = table.eval("training_episodes_over_limit / training_episodes")
-    label = label or config.get("algorithm", above.name)
+    if not label:  # benchmark.sh has runs in <task>/<label>/
+        names = experiments().set_index("label")["name"]
+        label = above.parent.name if above.parent.name in names else config["algorithm"]
+        name = names.get(label, label)
     task, limit = args["env_id"], args.get("cost_limit", np.nan)
     own = re.fullmatch(r"seed_(\d+)", folder.name)
-    facts = {"env": task, "limit": limit, "label": label, "name": name or label, "folder": str(folder)}
+    facts = {"env": task, "limit": limit, "label": label, "name": name, "folder": str(folder)}
     facts["task"] = task if np.isnan(limit) else f"{task}, {args['cost']} ≤ {limit:g}"
     facts["seed"] = int(own[1]) if own else args["seed"]  # config.json has the first seed of the run
     return table.reset_index().assign(**facts)
@@ -301,7 +308,7 @@ def table_of(runs: pd.DataFrame, columns: tuple[str, ...] = ()) -> str:
 
 @dataclass
 class Table(Selection):
-    """Final scores as a Markdown table: of each seed its last evaluation, never its best.
+    """Final scores as a Markdown table: at the last step that a task's runs share, never the best.
 
     IQM is the inter-quartile mean. P is the share of pairs of seeds in which the return is above that of the
     task's first label, p its two-sided Mann-Whitney test. The mean of all evaluations tells who is faster."""

@@ -641,7 +641,8 @@ class Run(AbstractContextManager):
         config, path, starts = self.folder / "config.json", self.folder / "checkpoint.pt", []
         if args.resume or config.exists():
             stored, starts = stored_run(self.folder)
-            for name, value in asdict(stored).items() if path.exists() else []:
+            begun = path.exists() or any(self.folder.glob("seed_*/eval.csv"))
+            for name, value in asdict(stored).items() if begun else []:
                 given = getattr(self.args, name)
                 if given != value and not (name == "total_timesteps" and given > value):
                     rule = "only --total-timesteps may change, and grow (--resume takes all from the run)"
@@ -789,7 +790,7 @@ def train(args: Args) -> Path:
                     tensor.copy_(value)  # in place, where optimisers and CUDA graphs read them
                 generator.set_state(run.saved["random"])
                 buffer.load_state_dict(run.saved["buffer"])
-            run.saved = None  # it holds the old checkpoint's file
+            run.saved = value = None  # they hold the old checkpoint's file
         plan = f"steps {run.start} to {args.total_timesteps} on {device}"
         print(f"{run.folder}: {plan}, with random actions up to {args.learning_starts}")
 

@@ -170,7 +170,7 @@ def test_collect(bench):
     bench(f"{line} 1")
     longer = bench.folder / f"{place}3" / "eval.csv"
     longer.write_text("more\n")
-    both = f"{place}1: both seed_1 and seeds_1-2 have it; seeds_1-2 counts\n"
+    both = f"{place}1: both seed_1 and seeds_1-2 have it; the longer counts\n"
     assert bench("collect").stderr == f"{place}3: has more\n{both}" and longer.read_text() == "more\n"
 
 

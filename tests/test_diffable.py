@@ -23,7 +23,7 @@ WHERE_THEY_DIFFER = {
     "aabcc": "resolve",
     "aabbb": "imports",  # Literal
     "abcde": "docstring Args MAY_BE_0 Agent.__init__",
-    "--a-b": "Agent.value_at Agent.grad_u_at Agent.evolve",
+    "--a-b": "--leapfrog_steps Agent.value_at Agent.grad_u_at Agent.evolve",
 }
 # What sac_hpo_continuous or sac_lagrangian adds to sac_baseline, sac_hpo_safe has too, by name and line for
 # line, but for operators and BULLET, and where Algorithm 3 or the value in the force take their place.

@@ -203,11 +203,14 @@ def test_layouts_and_labels(tmp_path, capsys):
         rows, _ = table(capsys, *words)
         return {row["algorithm"]: row["n"] for row in rows}
 
-    assert found(tmp_path / "x") == {"sac_nf": "2"}
-    assert found(tmp_path / "x", f"{tmp_path}/y/run/seed_*") == {"sac_nf": "2", "sac_baseline": "1"}
-    assert found(f"lr=2={tmp_path}/x/lr=0.2", f"{tmp_path}/x/lr=0.1") == {"lr=2": "1", "sac_nf": "1"}
+    assert found(tmp_path / "x") == {"SAC-NF": "2"}
+    assert found(tmp_path / "x", f"{tmp_path}/y/run/seed_*") == {"SAC-NF": "2", "SAC": "1"}
+    assert found(f"lr=2={tmp_path}/x/lr=0.2", f"{tmp_path}/x/lr=0.1") == {"lr=2": "1", "SAC-NF": "1"}
     assert found(f"link={tmp_path}/z") == {"link": "1"}
     assert found(f"a|b={tmp_path}/x") == {r"a\|b": "2"}
+    for place in "sac_hpo_continuous/seeds_1-2/seed_1", "drift/seed_1/seed_1", "drift/seed_2/seed_2":
+        write(tmp_path / "benchmark" / "Hopper-v4" / place, [4.0], "sac_hpo_continuous")
+    assert found(tmp_path / "benchmark") == {"SAC-HPO": "1", "drift: momentum without force": "2"}
 
 
 def test_what_is_left_out_and_cuts_nothing(tmp_path, capsys):
