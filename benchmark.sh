@@ -3,7 +3,7 @@
 #
 #   ./benchmark.sh continuous       Fig. 2: SAC, SAC-NF, SAC-HPO on eight tasks
 #   ./benchmark.sh safe             Fig. 3: SAC-Lagrangian and safe SAC-HPO
-#   ./benchmark.sh ablation         Fig. 4, Table II, and controls: no force, no leapfrog
+#   ./benchmark.sh ablation         Fig. 4, Table II, and a control: no force
 #   ./benchmark.sh sensitivity      Fig. 5: K and both spreads of the momentum
 #   ./benchmark.sh momentum         Fig. 6: no momentum
 #   ./benchmark.sh published        SAC beside itself with learning rates of 0.001

@@ -96,7 +96,7 @@ def test_the_table_of_experiments(bench):
 
 @pytest.mark.parametrize(
     "experiment, runs",
-    [("continuous", 24), ("safe", 4), ("ablation", 14), ("momentum", 6), ("published", 2), ("quick", 5)]
+    [("continuous", 24), ("safe", 4), ("ablation", 12), ("momentum", 6), ("published", 2), ("quick", 5)]
     + [("sensitivity", 3 + 6 + 6 + 9), ("sensitivity-steps", 3 + 6)],  # three tasks: default, K, spreads
 )
 def test_the_scripts_understand_the_commands(bench, experiment, runs):
