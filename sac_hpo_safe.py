@@ -54,6 +54,7 @@ from filelock import FileLock
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import DtypeObservation, FlattenObservation, RecordVideo
 from torch import Generator, Tensor, nn
+from torch.distributions.transforms import TanhTransform
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -93,8 +94,8 @@ class Args:
     # cost of a step (c): torque, mean |action|; speed, 1 if |x velocity| > 1 m/s; info, info["cost"] (None:
     # the paper's, for Ant and HalfCheetah)
     cost: Literal["torque", "speed", "info"] | None = None
-    # limit on J_C, an episode's discounted sum of costs or, for torque, its mean / (1 - gamma) (d_0) (None:
-    # the paper's, for Ant and HalfCheetah)
+    # limit d_0 on J_C: on an episode's discounted sum of costs or, for torque, on its mean cost / (1 - gamma)
+    # (None: the paper's, for Ant and HalfCheetah)
     cost_limit: float | None = None
     lambda_lr: float = 0.1  # step size of the multiplier, lambda (eta)
     cost_window: int = 1_000  # steps of finished episodes, by whose mean J_C lambda moves next
@@ -161,16 +162,12 @@ class Critics(nn.Module):
         self.layer2 = Linear(generator, n * seeds, 256, 256)
         self.layer3 = Linear(generator, n * seeds, 256, 1)
 
-    def for_each(self, x: Tensor) -> Tensor:
-        """(S, B, D) -> (nS, B, D): each agent's x for all of its critics."""
-        return x.unsqueeze(1).expand(-1, self.n, -1, -1).flatten(0, 1)
-
     def at(self, obs: Tensor) -> Callable[[Tensor], Tensor]:
         """Q of each critic at obs, a function: action (S, B, A) -> (S, n, B). Computes the obs part once."""
-        layer1 = self.layer1.given(self.for_each(obs))
+        layer1 = self.layer1.given(obs.repeat_interleave(self.n, dim=0))  # of nS critics
 
         def q(action: Tensor) -> Tensor:
-            h1 = layer1(self.for_each(action)).relu_()
+            h1 = layer1(action.repeat_interleave(self.n, dim=0)).relu_()
             h2 = self.layer2(h1).relu_()  # in place: an update of five agents takes a twentieth less time
             with torch.autocast(action.device.type, enabled=False):  # in bfloat16 two critics often tie
                 return self.layer3(h2.to(action.dtype)).view(-1, self.n, obs.shape[1])
@@ -183,23 +180,18 @@ class Critics(nn.Module):
 
 
 def value_and_gradient(value: Callable, action: Tensor, mixed: bool) -> tuple[Tensor, Tensor]:
-    """value(action) (S, B) and its gradient in the action (S, B, A).
+    """value(action) (S, B) and its gradient in the action (S, B, A), by one pass forwards and one back.
 
-    Departure [Gradient of Eq. (12)]: critics of ReLUs are piecewise linear. So to autograd the gradient is a
-    constant, and the value linear in the action: what one pass finds serves grad_u and Eq. (12) alike.
+    The gradient is returned as a constant, the value as its linear expansion around the action. Departure
+    [Gradient of Eq. (12)]: where Q is piecewise linear, autograd through the critics would give no more.
     """
     with torch.enable_grad():
         leaf = action.detach().requires_grad_()
         with torch.autocast(action.device.type, torch.bfloat16, enabled=mixed):
             found = value(leaf)
         (gradient,) = torch.autograd.grad(found.sum(), leaf)
-    linear = (gradient * (action - leaf.detach())).sum(-1)  # 0, and leads the gradient to what made action
+    linear = (gradient * (action - action.detach())).sum(-1)  # it is 0, and its derivative is the gradient
     return found.detach() + linear, gradient
-
-
-def tanh_log_det(u: Tensor) -> Tensor:
-    """log |da/du| for a = tanh(u): the sum of log(1 - a^2) over A, without its rounding at large |u|."""
-    return 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u)).sum(-1)
 
 
 class Policy(nn.Module):
@@ -222,26 +214,28 @@ class Policy(nn.Module):
         log_std = -5.0 + 3.5 * (torch.tanh(self.log_std(h)) + 1.0)
         u = self.mean(h) + log_std.exp() * xi
         log_prob = (-0.5 * xi.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)
-        return torch.tanh(u), log_prob - tanh_log_det(u)
+        a = torch.tanh(u)  # log |da/du| is log(1 - a^2), here without its rounding at large |u|
+        return a, log_prob - TanhTransform().log_abs_det_jacobian(u, a).sum(-1)
 
 
 def reflect(a: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-    """Folds what of a sticks out of [-1, 1]^A back in, as often as needed; rho changes its sign at each fold.
+    """Bounces a off the bounds of [-1, 1]^A until it is inside; rho changes its sign at each bounce.
 
-    Departure [Reflection]: the paper is silent; Neal (2011), Sec. 5.1. One-to-one where a step can lead.
+    Departure [Reflection]: the paper is silent; Neal (2011), Sec. 5.1. A step from inside stays one-to-one.
     """
-    turn = torch.remainder(a + 1.0, 4.0)  # on the way up in [0, 2), back down in [2, 4)
+    turn = torch.remainder(a + 1.0, 4.0)  # the place on a round trip of length 4: up in [0, 2), then down
     return 1.0 - (turn - 2.0).abs(), torch.where(turn < 2.0, rho, -rho)
 
 
 def leapfrog(a: Tensor, rho: Tensor, grad_u: Callable, step_size: float, steps: int) -> tuple[Tensor, Tensor]:
-    """Eq. (7), reflected: steps of da/dt = rho, drho/dt = -grad_u(a), but for rho's very last half step.
+    """Eq. (7), reflected: steps of da/dt = rho, drho/dt = -grad_u(a). The caller does rho's last half step.
 
-    Each adds to one of a and rho a function of the other, or folds: it preserves volume for any grad_u.
-    Departures [Mass]: rho's is 1; [K + 1 forces for K steps]: where two steps meet, one grad_u serves both.
+    Each adds to one of a and rho a function of the other, or reflects: volume is preserved for any grad_u.
+    Departures [Mass]: rho's is 1; [K + 1 forces for K steps]: one grad_u ends a step and begins the next.
     """
     for k in range(steps):
-        rho = rho - (step_size if k else 0.5 * step_size) * grad_u(a)[0]
+        halves = 1 if k == 0 else 2  # the end of the step before, too
+        rho = rho - halves * 0.5 * step_size * grad_u(a)[0]
         a, rho = reflect(a + step_size * rho, rho)
     return a, rho
 
@@ -273,8 +267,8 @@ class Multiplier(nn.Module):
         self.register_buffer("recent", count(seeds, 3))  # since the last move: episodes, steps, sum of J_C
 
     def end_episode(self, index: int, total: float, discounted: float, length: float, of_policy: bool):
-        """Counts an episode of the agent at `index`, given by what `constraint` takes; moves lambda if it is
-        time. `of_policy`: no action of it was random."""
+        """Counts an episode of the agent at `index`: the sum of its costs, their discounted sum, its length,
+        and whether all of its actions were the policy's. Moves lambda, if it is time."""
         j_c = constraint(self.args, total, discounted, length)
         self.episodes[index] += 1
         self.episodes_over_limit[index] += j_c > self.args.cost_limit
@@ -326,7 +320,7 @@ class Agent(nn.Module):
             g = -F.normalize(grad_q, dim=-1)  # Eq. (13); a gradient of 0 stays 0
             h_transform, h_gate = F.elu(hidden(torch.cat([a, g], dim=-1))).chunk(2, dim=-1)
             gate = torch.sigmoid(self.policy.gate(h_gate))
-            return torch.lerp(self.policy.transform(h_transform), g, gate), q  # sigma_h g + (1 - sigma_h) T_h
+            return gate * g + (1.0 - gate) * self.policy.transform(h_transform), q
 
         return grad_u
 
@@ -354,24 +348,24 @@ class Agent(nn.Module):
         Departure [First test of an action]: not before a step, as in Algorithm 3, unlike Sec. IV-D.
         """
         xi, *momenta = noise
-        reference = self.policy(obs, torch.zeros_like(xi))[0]  # pi_B(s)
         reference_0 = self.policy(first_obs, torch.zeros_like(xi))[0]  # pi_B(s_0)
         q_cost_0 = self.q_cost_target(first_obs, reference_0).squeeze(1)
         slack = (1.0 - self.args.gamma) * (self.args.cost_limit - q_cost_0)  # Eq. (15) (S, B)
+        reference = self.policy(obs, torch.zeros_like(xi))[0]  # pi_B(s)
         q_cost = self.q_cost_target.at(obs)
-        limit = q_cost(reference).squeeze(1) + slack
+        bound = q_cost(reference).squeeze(1) + slack  # Eq. (14): what is below it is accepted
 
         a, _ = self.policy(obs, xi)
-        rho, grad_u, half_step = torch.zeros_like(a), self.grad_u_at(obs), 0.5 * self.args.step_size
+        rho, grad_u, step_size = torch.zeros_like(a), self.grad_u_at(obs), self.args.step_size
         never = len(momenta) + 1
         accepted_at = torch.full(obs.shape[:2], never, device=obs.device)
         for k, zeta in enumerate(momenta, start=1):
             halves = 1 if k == 1 else 2  # the end of the step before, too
-            rho = rho + self.args.momentum_std_explore * zeta - halves * half_step * grad_u(a)[0]
-            moved, rho = reflect(a + self.args.step_size * rho, rho)
+            rho = rho + self.args.momentum_std_explore * zeta - halves * 0.5 * step_size * grad_u(a)[0]
+            moved, rho = reflect(a + step_size * rho, rho)
             waiting = accepted_at == never
-            a = torch.where(waiting.unsqueeze(-1), moved, a)  # that of the others stays
-            accepted_at = torch.where(waiting & (q_cost(a).squeeze(1) < limit), k, accepted_at)  # Eq. (14)
+            a = torch.where(waiting.unsqueeze(-1), moved, a)  # what was accepted stays; its rho is idle
+            accepted_at = torch.where(waiting & (q_cost(a).squeeze(1) < bound), k, accepted_at)
             if not a.is_cuda and (accepted_at < never).all():  # a CUDA graph cannot end early
                 break
         return a, accepted_at
@@ -403,13 +397,13 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     """
     obs, action, reward, next_obs, terminated, cost = batch
     alpha = agent.log_alpha.detach().exp().unsqueeze(-1)  # (S, 1)
-    chain = {"momentum_std": args.momentum_std_train, "mixed": args.mixed_precision}
+    evolve = partial(agent.evolve, momentum_std=args.momentum_std_train, mixed=args.mixed_precision)
 
     with torch.no_grad():  # Departure [Soft target]: log pi(a_0) alone, nothing of rho
-        next_action, _, _, next_log_prob = agent.evolve(next_obs, noise[:2], **chain)
+        next_action, _, _, next_log_prob = evolve(next_obs, noise[:2])
         next_q = agent.q_target(next_obs, next_action).amin(1)
         target = reward + args.gamma * (1.0 - terminated) * (next_q - alpha * next_log_prob)
-        # Departure [The cost critic]: of the policy that is trained, not of pi_B; it has no entropy term.
+        # Departure [The cost critic]: Q_C is of the policy that is trained, not of pi_B, and without entropy.
         next_q_cost = agent.q_cost_target(next_obs, next_action).squeeze(1)
         # Departure [Where Q_C ends]: an average, as torque is, has no end, or falling over would save it.
         ends = torch.zeros_like(terminated) if args.cost == "torque" else terminated
@@ -421,7 +415,7 @@ def update(agent: Agent, optimizers: dict, batch: Batch, noise: Tensor, args: Ar
     cost_loss = (q_cost - cost_target).square().mean(-1)
     descend(optimizers["q_cost"], cost_loss)
 
-    a, rho, grad_u, log_prob = agent.evolve(obs, noise[2:], **chain)
+    a, rho, grad_u, log_prob = evolve(obs, noise[2:])
     f, value = grad_u(a)
     rho = rho - 0.5 * args.step_size * f  # the last half step
     penalty = torch.zeros_like(log_prob)
@@ -475,9 +469,7 @@ def named(what: object) -> Iterator[None]:
     """Whatever is raised about an argument or a file becomes an error that names it."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
+    except (Exception, SystemExit) as error:
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(f"{what}: {type(error).__name__}: {error}") from error
 
@@ -551,9 +543,8 @@ def make_env(args: Args, film: Path | None = None) -> gym.Env:
         options = json.loads(args.env_kwargs) | ({"render_mode": "rgb_array"} if film else {})
         env = gym.make(args.env_id, disable_env_checker=True, **options)
         if film:
-            if hasattr(env.unwrapped, "mujoco_renderer") and b"track" in env.unwrapped.model.names:
-                camera = env.unwrapped.model.camera("track")  # follows a robot, which else runs away
-                env.unwrapped.mujoco_renderer.camera_id = camera.id
+            with suppress(AttributeError, KeyError):  # MuJoCo's robots run away from any other camera
+                env.unwrapped.mujoco_renderer.camera_id = env.unwrapped.model.camera("track").id
             env = RecordVideo(env, str(film.parent), lambda episode: episode == 0, name_prefix=film.stem)
         # Here is the place for wrappers of your own. Tasks are made anew for each evaluation and after each
         # checkpoint: a wrapper that keeps statistics, such as NormalizeObservation, begins again there.
@@ -608,38 +599,29 @@ class ReplayBuffer:
             if 4 * math.prod(shape) > there:
                 raise MemoryError(f"there are {there / 1e9:.3g} GB")
             self.rows = torch.empty(shape, device=device)
-        self.first_rows = torch.arange(seeds, device=device).unsqueeze(-1) * capacity  # (S, 1)
-        self.filled = torch.ones((), dtype=torch.long, device=device)  # a tensor: a CUDA graph reads it anew
+        self.agents = torch.arange(seeds, device=device).unsqueeze(-1)  # (S, 1)
 
     def add(self, *fields: np.ndarray) -> None:
         """One transition of each agent: the fields of Batch, (S, ...) each."""
-        row = torch.from_numpy(np.column_stack(fields).astype(np.float32))  # (S, D)
-        self.rows[:, self.added % self.capacity] = to_device(row, self.rows.device)
+        row = torch.tensor(np.column_stack(fields), dtype=torch.float32, pin_memory=self.rows.is_cuda)
+        self.rows[:, self.added % self.capacity].copy_(row, non_blocking=True)  # pinned: no CPU waits for it
         self.added += 1
-        self.filled.fill_(min(self.added, self.capacity))
 
     def sample(self, numbers: Tensor) -> Batch:
-        """A minibatch of each agent, uniform and with replacement, by random whole numbers (S, B)."""
-        index = self.first_rows + numbers % self.filled  # of 63 bits: uniform but for 1e-12
-        rows = self.rows.flatten(0, 1).index_select(0, index.flatten()).view(*numbers.shape, -1)
+        """A minibatch of each agent: its rows of these numbers (S, B)."""
+        rows = self.rows[self.agents, numbers]
         obs, action, reward, next_obs, terminated, cost = rows.split(self.widths, dim=-1)
         return Batch(obs, action, reward.squeeze(-1), next_obs, terminated.squeeze(-1), cost.squeeze(-1))
 
     def state_dict(self) -> dict:
         # By way of NumPy: torch.save would write the whole ring of which this is a view.
-        filled = [rows[: self.filled].cpu().numpy() for rows in self.rows]
+        filled = [rows[: self.added].cpu().numpy() for rows in self.rows]
         return {"added": self.added, "rows": [torch.from_numpy(rows) for rows in filled]}
 
     def load_state_dict(self, state: dict) -> None:
         self.added = state["added"]
-        self.filled.fill_(min(self.added, self.capacity))
         for rows, saved in zip(self.rows, state["rows"], strict=True):
             rows[: len(saved)] = saved
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Through pinned memory, if to a GPU: only then does the CPU not wait for the copy."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def make_optimizers(agent: Agent, args: Args) -> dict[str, torch.optim.Adam]:
@@ -759,6 +741,7 @@ def evaluate(path: Path, args: Args) -> dict[str, float]:
     q_bias: what the critics promised at the first state minus the discounted return that followed, averaged.
     They promise alpha times the entropy to come, too: with exact critics it is that, and not 0.
     """
+    torch.set_num_threads(args.torch_threads)
     agent, state = load(path, args)
     low, high, n = state["low"].numpy(), state["high"].numpy(), args.eval_episodes
     films = [path.parent / "videos" / path.name if args.capture_video else None] + (n - 1) * [None]
@@ -805,7 +788,6 @@ def evaluate(path: Path, args: Args) -> dict[str, float]:
 
 def start_worker(parent) -> None:
     """Ends when the other end of the pipe `parent` closes: with `workers`, or as the parent was killed."""
-    torch.set_num_threads(1)
     Thread(target=lambda: (parent.poll(None), os._exit(1)), daemon=True).start()
 
 
@@ -855,32 +837,35 @@ class Run(AbstractContextManager):
     An error that breaks it off gets a note that says how to go on.
     """
 
-    def __init__(self, args: Args, pool: ProcessPoolExecutor | None, shapes: dict):
+    def __init__(self, args: Args, pool, shapes: dict, tensors: list[Tensor], generator, buffer):
         self.pool, self.shapes, self.folder = pool, shapes, Path(args.run_dir)
         self.args = replace(args, run_dir=None, resume=None)
         self.folders = [self.folder / f"seed_{args.seed + i}" for i in range(args.num_seeds)]
         config, path, starts = self.folder / "config.json", self.folder / "checkpoint.pt", []
         if args.resume or config.exists():
             stored, starts = stored_run(self.folder)
-            begun = path.exists() or any(self.folder.glob("seed_*/eval.csv"))
-            for name, value in asdict(stored).items() if begun else []:
-                given = getattr(self.args, name)
-                if given != value and not (name == "total_timesteps" and given > value):
-                    rule = "only --total-timesteps may change, and grow (--resume takes all from the run)"
-                    raise ValueError(f"--{name.replace('_', '-')} is {value} in {self.folder}: {rule}")
-        for folder in self.folders:
-            folder.mkdir(parents=True, exist_ok=True)
+            longer = replace(stored, total_timesteps=max(stored.total_timesteps, args.total_timesteps))
+            changed = sorted(asdict(longer).items() - asdict(self.args).items())
+            if changed and (path.exists() or any(self.folder.glob("seed_*/eval.csv"))):
+                its_own = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changed)
+                rule = "only --total-timesteps may change, and grow (--resume takes all from the run)"
+                raise ValueError(f"{self.folder} has {its_own}: {rule}")
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.folder / "lock")
         with named(f"--run-dir {self.folder}: another process trains there, or nothing can be locked there"):
             self.lock.acquire(timeout=0)
-        self.saved = read(path) if path.exists() else {"step": 0, "rows": [[] for _ in self.folders]}
-        with named(f"{path} is no checkpoint"):
-            self.start, self.rows = self.saved["step"], self.saved["rows"]  # rows: of each eval.csv
-        self.kept, self.is_finished = self.start, self.start >= args.total_timesteps
-        self.clock, self.told, self.speed = (self.start, time.perf_counter()), time.perf_counter(), 0.0
+        self.step, self.rows = 0, [[] for _ in self.folders]  # of the checkpoint; of each eval.csv
+        if path.exists():
+            saved = read(path)
+            with named(f"{path} does not fit"):
+                self.step, self.rows = saved["step"], saved["rows"]
+                torch._foreach_copy_(tensors, saved["tensors"])  # in place, where CUDA graphs read them
+                generator.set_state(saved["random"])
+                buffer.load_state_dict(saved["buffer"])
+        self.clock, self.told, self.speed = (self.step, time.perf_counter()), time.perf_counter(), 0.0
         self.evaluations = []  # agent, step, steps per second, what waits for the row
         self.writers = []
-        if self.is_finished:
+        if self.step >= args.total_timesteps:  # a finished run stays as it is
             return
         kept = asdict(self.args)
         if args.track:
@@ -889,9 +874,9 @@ class Run(AbstractContextManager):
 
                 name = self.folder.name
                 wandb.init(name=name, id=name, resume="allow", sync_tensorboard=True, config=kept)
-        starts.append({"step": self.start, **surroundings()})
+        starts.append({"step": self.step, **surroundings()})
         write(config, json.dumps({"algorithm": ALGORITHM, "args": kept, "starts": starts}, indent=2) + "\n")
-        self.writers = [SummaryWriter(str(folder), purge_step=self.start + 1) for folder in self.folders]
+        self.writers = [SummaryWriter(str(folder), purge_step=self.step + 1) for folder in self.folders]
 
     def __exit__(self, kind, error, trace) -> None:
         for writer in self.writers:
@@ -899,7 +884,7 @@ class Run(AbstractContextManager):
         self.lock.release()
         if error:
             resume = f"python {ALGORITHM}.py --resume {shlex.quote(str(self.folder))}"
-            error.add_note(f"to go on from step {self.kept}: {resume}")
+            error.add_note(f"to go on from step {self.step}: {resume}")
 
     def check(self, values: np.ndarray | Tensor, what: str, step: int) -> None:
         """FloatingPointError with step and seeds, if of values (S, ...) one is not finite as a float32."""
@@ -910,12 +895,10 @@ class Run(AbstractContextManager):
 
     def log(self, logs: dict[str, Tensor], step: int, last_return: float) -> None:
         """To TensorBoard; without a terminal, which has a bar, also a line every other minute."""
-        if logs:
-            values = torch.stack(list(logs.values()), dim=1).cpu()  # (S, number of logs)
-            self.check(values, "a loss", step)
-            for writer, numbers in zip(self.writers, values.tolist(), strict=True):
-                for name, number in zip(logs, numbers, strict=True):
-                    writer.add_scalar(name, number, step)
+        for name, values in logs.items():
+            self.check(values, name, step)
+            for writer, value in zip(self.writers, values.tolist(), strict=True):
+                writer.add_scalar(name, value, step)
         now, (before, then) = time.perf_counter(), self.clock
         self.speed = (step - before) / (now - then)
         if now > self.told + 120.0 and not sys.stderr.isatty():
@@ -948,6 +931,7 @@ class Run(AbstractContextManager):
             write(self.folders[i] / "eval.csv", "".join(",".join(map(str, line)) + "\n" for line in lines))
             for name in "return_mean", "length_mean", "q_bias", "j_c_mean", "lambda":
                 self.writers[i].add_scalar(f"eval/{name}", row[name], step)
+            self.writers[i].flush()
             score = f"return {row['return_mean']:.1f} +- {row['return_std']:.1f}"
             score += f", J_C {row['j_c_mean']:.1f}, lambda {row['lambda']:.2f}"
             tqdm.write(f"{self.folders[i].name}, step {step}: {score}, {speed:.1f} steps/s")
@@ -958,12 +942,10 @@ class Run(AbstractContextManager):
     def save(self, step: int, **state) -> None:
         """checkpoint.pt: all it takes to go on."""
         self.collect()
-        for writer in self.writers:
-            writer.flush()
         if not all(tensor.isfinite().all() for tensor in state["tensors"]):
             raise FloatingPointError(f"step {step}: a weight, or what Adam keeps, is not finite")
         write(self.folder / "checkpoint.pt", {"step": step, "rows": self.rows, **state})
-        self.kept, self.clock = step, (step, time.perf_counter())
+        self.step, self.clock = step, (step, time.perf_counter())
 
 
 # ----------------------------------------------------------------------------------------- plumbing: training
@@ -1003,27 +985,18 @@ def train(args: Args) -> Path:
     learn = capture(lambda: update(agent, optimizers, buffer.sample(numbers), noise, args), tensors)
     shapes = {"obs_dim": obs_dim, "low": torch.from_numpy(low), "high": torch.from_numpy(high)}
     beside = workers(min(seeds, max(1, os.cpu_count() // 2))) if args.cuda or seeds > 1 else nullcontext()
-    with beside as pool, Run(args, pool, shapes) as run:
-        if run.is_finished:
-            print(f"{run.folder} is finished: {run.start} steps. To go on, give a larger --total-timesteps.")
+    with beside as pool, Run(args, pool, shapes, tensors, generator, buffer) as run:
+        steps = range(run.step + 1, args.total_timesteps + 1)
+        if not steps:
+            print(f"{run.folder} is finished: {run.step} steps. To go on, give a larger --total-timesteps.")
             return run.folder
-        if run.start:
-            with named(f"{run.folder}/checkpoint.pt does not fit"):
-                for tensor, value in zip(tensors, run.saved["tensors"], strict=True):
-                    tensor.copy_(value)  # in place, where optimisers and CUDA graphs read them
-                generator.set_state(run.saved["random"])
-                buffer.load_state_dict(run.saved["buffer"])
-            run.saved = value = None  # they hold the old checkpoint's file
-        plan = f"steps {run.start} to {args.total_timesteps} on {device}"
+        plan = f"steps {run.step} to {args.total_timesteps} on {device}"
         print(f"{run.folder}: {plan}, with random actions up to {args.learning_starts}")
-
-        steps = range(run.start + 1, args.total_timesteps + 1)
-        bar = tqdm(steps, initial=run.start, total=steps[-1], unit="step", disable=None, dynamic_ncols=True)
+        bar = tqdm(steps, initial=run.step, total=steps[-1], unit="step", disable=None, dynamic_ncols=True)
         logs, last_return, saved = {}, math.nan, True
         for step in bar:
             if saved:  # also at the start. Departure [Episodes at a checkpoint]: they are cut there
-                reset_seeds = torch.randint(2**31, (seeds,), generator=generator, device=device)
-                obs, _ = envs.reset(seed=reset_seeds.tolist())
+                obs, _ = envs.reset(seed=torch.randint(2**31, (), generator=generator, device=device).item())
                 returns, lengths = np.zeros((2, seeds))
                 costs_so_far = np.zeros((2, seeds))  # of each episode: their sum, and discounted
                 first_obs = obs.copy()
@@ -1033,14 +1006,14 @@ def train(args: Args) -> Path:
                 uniform = torch.rand(seeds, action_dim, generator=generator, device=device)
                 actions = (2.0 * uniform - 1.0).cpu().numpy()
             else:
-                obs_now.copy_(to_device(torch.from_numpy(obs), device).unsqueeze(1))
-                first_now.copy_(to_device(torch.from_numpy(first_obs), device).unsqueeze(1))
+                obs_now.copy_(torch.tensor(obs, pin_memory=args.cuda).unsqueeze(1), non_blocking=True)
+                first_now.copy_(torch.tensor(first_obs, pin_memory=args.cuda).unsqueeze(1), non_blocking=True)
                 noise_to_act.normal_(generator=generator)
                 chosen.copy_(act(), non_blocking=True)
                 chosen_now.record()  # the CPU waits for the action alone, and not for the update behind it
                 if buffer.added:  # Departure [The newest transition]: a GPU learns while the tasks step
                     noise.normal_(generator=generator)
-                    numbers.random_(generator=generator)
+                    numbers.random_(min(buffer.added, buffer.capacity), generator=generator)
                     logs = learn()
                 chosen_now.synchronize()
                 actions = chosen.numpy()  # (S, A)
@@ -1072,8 +1045,7 @@ def train(args: Args) -> Path:
             if saved:
                 run.save(step, tensors=tensors, random=generator.get_state(), buffer=buffer.state_dict())
         envs.close()
-        agents = shlex.quote(str(run.folders[0] / f"agent_{step}.pt"))
-        print(f"trained: {run.folder}\nplay: python {ALGORITHM}.py --evaluate {agents}")
+        print(f"trained: {run.folder}\nplay: python {ALGORITHM}.py --evaluate {shlex.quote(str(run.folder))}")
     return run.folder
 
 
@@ -1123,7 +1095,6 @@ def play(args: Args) -> None:
         raise ValueError(f"--evaluate {path}: there is no agent_<step>.pt")
     for file in [path] if path.is_file() else sorted(newest.values()):
         own = resolve(tyro.cli(Args, default=load(file)[0].args))
-        torch.set_num_threads(own.torch_threads)
         make_env(own, Path.cwd() / "try" if own.capture_video else None).close()  # errors of an argument
         row = evaluate(file, own)
         returns = " ".join(f"{row[f'return_{i}']:.1f}" for i in range(own.eval_episodes))

@@ -82,7 +82,7 @@ def test_observations_are_flattened(obs, size, tmp_path, either):
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_what_is_printed_without_a_terminal(script, tmp_path, main, quick, seeds):
-    """The run, its arguments, a line per evaluation, where the agents are and how to play one: that works,
+    """The run, its arguments, a line per evaluation, where the agents are and how to play them: that works,
     and gives the returns that eval.csv has."""
     name, run = script.__name__, tmp_path / "a run"
     words = [*TINY, *cost_flags(name), "--run-dir", run, "--seed", 5, "--num-seeds", seeds]
@@ -104,7 +104,7 @@ def test_what_is_printed_without_a_terminal(script, tmp_path, main, quick, seeds
     assert header[5:] == ["length_mean", "q_bias", *leapfrog, *costs, "steps_per_second"]
 
     played = shlex.split(lines[-1].removeprefix("play: python "))
-    for words, of in (played[1:], [5]), (["--evaluate", run], range(5, 5 + seeds)):
+    for words, of in (played[1:], range(5, 5 + seeds)), (["--evaluate", run / "seed_5" / "agent_60.pt"], [5]):
         ended = main(name, *words)
         assert ended.returncode == 0 and ended.stderr == "", ended.stderr
         found = [line for line in ended.stdout.splitlines() if ".pt: returns " in line]

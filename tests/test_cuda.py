@@ -46,7 +46,7 @@ def system(module, graph: bool, device="cuda", **changes):
     def step() -> dict:
         noise_to_act.normal_(generator=generator)
         noise.normal_(generator=generator)
-        numbers.random_(generator=generator)
+        numbers.random_(buffer.added, generator=generator)
         action, logs = (function() for function in functions)
         return {"action": action.clone()} | {name: value.clone() for name, value in (logs | changed).items()}
 

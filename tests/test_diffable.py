@@ -28,7 +28,7 @@ WHERE_THEY_DIFFER = {
 # What sac_hpo_continuous or sac_lagrangian adds to sac_baseline, sac_hpo_safe has too, by name and line for
 # line, but for operators and BULLET, and where Algorithm 3 or the value in the force take their place.
 ONE_PARENT_S = {"BULLET", "Operator", "--explore", "--train"}
-ONE_PARENT_S_LINES = {"evaluate": 1, "update": 2 + 1, "resolve": 2}
+ONE_PARENT_S_LINES = {"evaluate": 1, "update": 2 + 2, "resolve": 2}
 WHOLLY_OWN = {"docstring", "Args", "MAY_BE_0", "Agent", "Agent.act", "decide", "load_agent"}
 
 

@@ -172,8 +172,8 @@ NOT_FINITE = [
     (BASELINE, 3, "reward", "inf", EVALUATION[3], "evaluation of "),
     (BASELINE, 3, "obs", "nan", EVALUATION[3], "evaluation of "),
     (SAFEST, 1, "cost", "nan", EVALUATION[1], "evaluation of "),
-    (BASELINE, 1, "every reward", "its square is", {}, "step 30, seed 4: a loss is not finite"),
-    (SAFEST, 3, "every reward", "its square is", THIRD, "step 30, seed 6: a loss is not finite"),
+    (BASELINE, 1, "every reward", "its square is", {}, "step 30, seed 4: losses/q is not finite"),
+    (SAFEST, 3, "every reward", "its square is", THIRD, "step 30, seed 6: losses/q is not finite"),
     (BASELINE, 1, "reward", "its square is", {}, "not finite"),
 ]
 

@@ -237,8 +237,10 @@ def test_what_is_random_in_a_run(script, monkeypatch, tmp_path):
     assert noise.unique().numel() == noise.numel() and abs(noise.mean()) < 5.0 / noise.numel() ** 0.5
     assert abs(noise.square().mean() - 1.0) < 5.0 * (2.0 / noise.numel()) ** 0.5
     actions = torch.stack(saved["buffer"]["rows"])[..., 1]
-    places = [(batch.action == actions.unsqueeze(1)).int().argmax(-1) for batch, _ in updates]
-    assert len({tuple(of_agent) for of_both in places for of_agent in of_both.tolist()}) == 40  # minibatches
+    drawn = torch.stack([batch.action == actions.unsqueeze(1) for batch, _ in updates])  # of what is stored
+    places = drawn.int().argmax(-1)  # (20, 2, 8)
+    assert len(set(map(tuple, places.flatten(0, 1).tolist()))) == 40
+    assert drawn.any(-1).all() and (places.amax((1, 2)) < torch.arange(40, 60)).all() and places.max() > 50
     assert actions.shape == (2, 60) and actions.unique().numel() == 120
     uniform = actions[:, :40].flatten().sort().values
     assert (uniform - torch.linspace(-1.0, 1.0, 80)).abs().max() < 2.0 * 1.95 / 80**0.5  # Kolmogorov-Smirnov
@@ -272,8 +274,8 @@ def transition(script, seeds, step):
     return [row[name].numpy() for name in script.Batch._fields]
 
 
-def whole_numbers(*shape, seed=0):
-    return torch.empty(shape, dtype=torch.long).random_(generator=torch.Generator().manual_seed(seed))
+def whole_numbers(shape, below, seed=0):
+    return torch.randint(below, shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_buffer_against_a_deque_across_wrap_around(either):
@@ -282,7 +284,7 @@ def test_buffer_against_a_deque_across_wrap_around(either):
     for step in range(25):
         reference.append(transition(either, 2, step))
         buffer.add(*reference[-1])
-        batch = buffer.sample(whole_numbers(2, 200, seed=step))
+        batch = buffer.sample(whole_numbers((2, 200), len(reference), seed=step))
         for seed in range(2):
             known = {fields[2][seed]: [field[seed] for field in fields] for fields in reference}
             assert set(batch.reward[seed].tolist()) == known.keys()
@@ -304,7 +306,7 @@ def test_buffer_survives_a_checkpoint(either, rows, tmp_path):
         assert path.stat().st_size < 5_000
     second.load_state_dict(torch.load(path, weights_only=True, mmap=True))
     for step in 50, 51:
-        numbers = whole_numbers(2, 64)
+        numbers = whole_numbers((2, 64), min(first.added, 10))
         for found, expected in zip(second.sample(numbers), first.sample(numbers), strict=True):
             assert torch.equal(found, expected)
         for buffer in first, second:
