@@ -276,11 +276,19 @@ def range_of(scores: np.ndarray) -> str:
     return f"{number(iqm(scores))} [{number(low)}, {number(high)}]"
 
 
+def against(scores: np.ndarray, first: np.ndarray) -> str | None:
+    """P and p, as `Table` says; nothing of a single seed, which has no distribution."""
+    if scores is first or min(len(scores), len(first)) < 2:
+        return None
+    u, p = stats.mannwhitneyu(scores, first)
+    return f"{u / (len(scores) * len(first)):.2f}, {p:.2f}"
+
+
 def table_of(runs: pd.DataFrame, columns: tuple[str, ...] = ()) -> str:
     """Final scores in Markdown. A task's runs are compared at the last step at which all were evaluated."""
     rows = []
     for task, of_task in runs.groupby("task"):
-        evaluated, first = of_task["global_step"].value_counts(), None
+        evaluated, first = of_task["global_step"].value_counts(), ()
         step = evaluated.index[evaluated == of_task.groupby(["label", "seed"]).ngroups].max()
         if np.isnan(step):
             raise ValueError(f"{task}: there is no step at which all runs were evaluated")
@@ -292,11 +300,11 @@ def table_of(runs: pd.DataFrame, columns: tuple[str, ...] = ()) -> str:
             spread = f" ± {number(scores.std(ddof=1))}" if n > 1 else ""
             row["return, mean ± std over seeds"] = number(scores.mean()) + spread
             row["IQM [95 % interval], or range"] = range_of(scores) if n > 1 else None
-            row["mean of all evaluations"] = number(group["return_mean"].mean())
-            first, row["P(better than the first), p"] = scores if first is None else first, None
-            if scores is not first and min(n, len(first)) > 1:  # one seed has no distribution
-                u, p = stats.mannwhitneyu(scores, first)
-                row["P(better than the first), p"] = f"{u / (n * len(first)):.2f}, {p:.2f}"
+            over_all = group.groupby("seed")["return_mean"].mean().to_numpy()
+            first = first or (scores, over_all)
+            row["P, p"] = against(scores, first[0])
+            row["mean of all evaluations"] = number(over_all.mean())
+            row["its P, p"] = against(over_all, first[1])
             for cell, (column, form) in (CELLS | {column: (column, "{:,.2f}") for column in columns}).items():
                 value = final[column].mean(skipna=False) if column in final else np.nan
                 row[cell] = None if np.isnan(value) else form.format(value)
