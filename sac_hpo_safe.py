@@ -328,7 +328,7 @@ class Agent(nn.Module):
         """Algorithm 2, by noise (2, S, B, A) for a_0 and rho_0.
 
         Returns a_K and rho_K (S, B, A), of which rho_K lacks its last half step; grad_u for it; and
-        log pi(a_0|s) (S, B), by Eq. (10) log q(a_K, rho_K|s) - log N(rho_0). Departure [Density].
+        log pi(a_0|s) (S, B): by Eq. (10), log q(a_K, rho_K|s) less log N(rho_0). Departure [Density].
         """
         xi, zeta = noise
         a, log_prob = self.policy(obs, xi)
