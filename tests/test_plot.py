@@ -71,7 +71,7 @@ def test_final_scores_and_not_the_best(tmp_path, capsys):
     assert not said
     assert list(first.values())[:5] == ["Hopper-v4", "A", "3", "20,000", "300 ± 265"]
     assert list(first.values())[5:] == ["100 to 600", "–", "2,650", "–", "-60.0"]
-    # Seven of nine pairs are won; scipy's exact test of three against three gives 0.40 for that, 0.10 for none.
+    # Seven of nine pairs are won, and none; the exact test of three against three has 0.40 and 0.10 for that.
     assert list(second.values())[4:-1] == ["450 ± 265", "250 to 750", "0.78, 0.40", "225", "0.00, 0.10"]
     assert list(one.values())[2:] == ["1", "20,000", "10,000", "–", "–", "5,000", "–", "–"]
 
