@@ -370,11 +370,11 @@ class ReplayBuffer:
     def add(self, *fields: np.ndarray) -> None:
         """One transition of each agent: the fields of Batch, (S, ...) each."""
         row = torch.tensor(np.column_stack(fields), dtype=torch.float32, pin_memory=self.rows.is_cuda)
-        self.rows[:, self.added % self.capacity].copy_(row, non_blocking=True)  # pinned: no CPU waits for it
+        self.rows[:, self.added % self.capacity].copy_(row, non_blocking=True)  # pinned: the CPU goes on
         self.added += 1
 
     def sample(self, numbers: Tensor) -> Batch:
-        """A minibatch of each agent: its rows of these numbers (S, B)."""
+        """A minibatch of each agent: its rows with these numbers (S, B)."""
         rows = self.rows[self.agents, numbers]
         obs, action, reward, next_obs, terminated = rows.split(self.widths, dim=-1)
         return Batch(obs, action, reward.squeeze(-1), next_obs, terminated.squeeze(-1))
