@@ -289,11 +289,11 @@ def table_of(runs: pd.DataFrame, columns: tuple[str, ...] = ()) -> str:
     rows = []
     for task, of_task in runs.groupby("task"):
         evaluated, first = of_task["global_step"].value_counts(), ()
-        step = evaluated.index[evaluated == of_task.groupby(["label", "seed"]).ngroups].max()
-        if np.isnan(step):
+        shared = evaluated.index[evaluated == of_task.groupby(["label", "seed"]).ngroups]
+        if shared.empty:
             raise ValueError(f"{task}: there is no step at which all runs were evaluated")
-        so_far = of_task[of_task["global_step"] <= step]
-        for name, group in so_far.groupby("name", sort=False):
+        step, compared = shared.max(), of_task[of_task["global_step"].isin(shared)]
+        for name, group in compared.groupby("name", sort=False):
             final = group[group["global_step"] == step]
             scores, n = final["return_mean"].to_numpy(), len(final)
             row = {"task": task, "algorithm": name, "n": f"{n}", "step": f"{step:,}"}
@@ -319,7 +319,8 @@ class Table(Selection):
     """Final scores as a Markdown table: at the last step that a task's runs share, never the best.
 
     IQM is the inter-quartile mean. P is the share of pairs of seeds in which the return is above that of the
-    task's first label, p its two-sided Mann-Whitney test. The mean of all evaluations tells who is faster."""
+    task's first label, p its two-sided Mann-Whitney test. The mean of all evaluations, of those that a task's
+    runs share, tells who is faster."""
 
     def __call__(self) -> None:
         print(table_of(self.read(), self.columns))

@@ -106,6 +106,14 @@ def test_compared_at_the_last_step_of_all_complete_runs(tmp_path, capsys):
     assert [x[-1] for x, _ in drawn(panels[0])] == [100.0, 90.0]  # curves are not cut to the shortest
 
 
+def test_mean_of_all_evaluations_is_over_those_that_all_runs_have(tmp_path, capsys):
+    """A run that was evaluated less often, and so hardly at its low beginning, is not faster by that."""
+    write(tmp_path / "a" / "seed_1", [1.0, 2.0, 3.0, 4.0])
+    write(tmp_path / "b" / "seed_1", [2.0, 4.0], every=20_000)
+    (a, b), _ = table(capsys, f"a={tmp_path}/a", f"b={tmp_path}/b")
+    assert a["mean of all evaluations"] == b["mean of all evaluations"] == "3.0"
+
+
 def test_safe_runs(tmp_path, capsys):
     costs = {"lambda": [2.0, 0.25], "training_episodes": [4, 40], "training_episodes_over_limit": [4, 10]}
     for limit in 10.0, 25.0:
