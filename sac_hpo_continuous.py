@@ -222,14 +222,15 @@ def reflect(a: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def leapfrog(a: Tensor, rho: Tensor, grad_u: Callable, step_size: float, steps: int) -> tuple[Tensor, Tensor]:
-    """Eq. (7), reflected: steps of da/dt = rho, drho/dt = -grad_u(a). The caller does rho's last half step.
+    """Eq. (7), reflected: steps of da/dt = rho, drho/dt = -dU/da. The caller does rho's last half step.
 
     Each adds to one of a and rho a function of the other, or reflects: volume is preserved for any grad_u.
     Departures [Mass]: rho's is 1; [K + 1 forces for K steps]: one grad_u ends a step and begins the next.
     """
     for k in range(steps):
         halves = 1 if k == 0 else 2  # the end of the step before, too
-        rho = rho - halves * 0.5 * step_size * grad_u(a)[0]
+        f, _ = grad_u(a)  # what stands for dU/da; and the value, which is not needed here
+        rho = rho - halves * 0.5 * step_size * f
         a, rho = reflect(a + step_size * rho, rho)
     return a, rho
 
@@ -621,7 +622,8 @@ def evaluate(path: Path, args: Args) -> dict[str, float]:
     """A row of eval.csv: plays episodes with an agent_<step>.pt, each in a task of its own, all at a time.
 
     q_bias: what the critics promised at the first state minus the discounted return that followed, averaged.
-    They promise alpha times the entropy to come, too: with exact critics it is that, and not 0.
+    Exact critics would not make it 0: they are of the policy in updates, with its noise, and promise alpha
+    times its entropy, too.
     """
     torch.set_num_threads(args.torch_threads)
     agent, state = load(path, args)

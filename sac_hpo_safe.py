@@ -228,14 +228,15 @@ def reflect(a: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def leapfrog(a: Tensor, rho: Tensor, grad_u: Callable, step_size: float, steps: int) -> tuple[Tensor, Tensor]:
-    """Eq. (7), reflected: steps of da/dt = rho, drho/dt = -grad_u(a). The caller does rho's last half step.
+    """Eq. (7), reflected: steps of da/dt = rho, drho/dt = -dU/da. The caller does rho's last half step.
 
     Each adds to one of a and rho a function of the other, or reflects: volume is preserved for any grad_u.
     Departures [Mass]: rho's is 1; [K + 1 forces for K steps]: one grad_u ends a step and begins the next.
     """
     for k in range(steps):
         halves = 1 if k == 0 else 2  # the end of the step before, too
-        rho = rho - halves * 0.5 * step_size * grad_u(a)[0]
+        f, _ = grad_u(a)  # what stands for dU/da; and the value, which is not needed here
+        rho = rho - halves * 0.5 * step_size * f
         a, rho = reflect(a + step_size * rho, rho)
     return a, rho
 
@@ -361,7 +362,8 @@ class Agent(nn.Module):
         accepted_at = torch.full(obs.shape[:2], never, device=obs.device)
         for k, zeta in enumerate(momenta, start=1):
             halves = 1 if k == 1 else 2  # the end of the step before, too
-            rho = rho + self.args.momentum_std_explore * zeta - halves * 0.5 * step_size * grad_u(a)[0]
+            f, _ = grad_u(a)
+            rho = rho + self.args.momentum_std_explore * zeta - halves * 0.5 * step_size * f
             moved, rho = reflect(a + step_size * rho, rho)
             waiting = accepted_at == never
             a = torch.where(waiting.unsqueeze(-1), moved, a)  # what was accepted stays; its rho is idle
@@ -727,7 +729,8 @@ def load_agent(path: str | Path) -> Callable[..., np.ndarray]:
     def policy(obs: np.ndarray, first_obs: np.ndarray, deterministic: bool = True) -> np.ndarray:
         obs, first_obs = np.asarray(obs, np.float32), np.asarray(first_obs, np.float32)
         if obs.shape[-1:] != (obs_dim,) or obs.ndim > 2 or obs.shape != first_obs.shape:
-            raise ValueError(f"observations must be ({obs_dim},) or (N, {obs_dim}), not {obs.shape}")
+            both = f"not {obs.shape} and, of the first ones, {first_obs.shape}"
+            raise ValueError(f"observations must be ({obs_dim},) or (N, {obs_dim}), {both}")
         actions, _ = decide(agent, np.atleast_2d(obs), np.atleast_2d(first_obs), deterministic)
         actions = rescale(actions, low, high)
         return actions if obs.ndim == 2 else actions[0]
@@ -739,7 +742,8 @@ def evaluate(path: Path, args: Args) -> dict[str, float]:
     """A row of eval.csv: plays episodes with an agent_<step>.pt, each in a task of its own, all at a time.
 
     q_bias: what the critics promised at the first state minus the discounted return that followed, averaged.
-    They promise alpha times the entropy to come, too: with exact critics it is that, and not 0.
+    Exact critics would not make it 0: they are of the policy in updates, with its noise, and promise alpha
+    times its entropy, too.
     """
     torch.set_num_threads(args.torch_threads)
     agent, state = load(path, args)

@@ -535,7 +535,8 @@ def evaluate(path: Path, args: Args) -> dict[str, float]:
     """A row of eval.csv: plays episodes with an agent_<step>.pt, each in a task of its own, all at a time.
 
     q_bias: what the critics promised at the first state minus the discounted return that followed, averaged.
-    They promise alpha times the entropy to come, too: with exact critics it is that, and not 0.
+    Exact critics would not make it 0: they are of the policy in updates, with its noise, and promise alpha
+    times its entropy, too.
     """
     torch.set_num_threads(args.torch_threads)
     agent, state = load(path, args)
