@@ -109,7 +109,7 @@ def read_seed(path: Path, label: str, name: str, columns: tuple[str, ...]) -> pd
     task, limit = args["env_id"], args.get("cost_limit", np.nan)
     own = re.fullmatch(r"seed_(\d+)", folder.name)
     facts = {"env": task, "limit": limit, "label": label, "name": name, "folder": str(folder)}
-    facts["task"] = task if np.isnan(limit) else f"{task}, {args['cost']} ≤ {limit:g}"
+    facts["task"] = task if np.isnan(limit) else f"{task}, J_C of {args['cost']} ≤ {limit:g}"
     facts["seed"] = int(own[1]) if own else args["seed"]  # config.json has the first seed of the run
     return table.reset_index().assign(**facts)
 
@@ -284,8 +284,10 @@ def against(scores: np.ndarray, first: np.ndarray) -> str | None:
     return f"{u / (len(scores) * len(first)):.2f}, {p:.2f}"
 
 
-def table_of(runs: pd.DataFrame, columns: tuple[str, ...] = ()) -> str:
+def table_of(runs: pd.DataFrame, columns: tuple[str, ...] = (), score: str = "return_mean") -> str:
     """Final scores in Markdown. A task's runs are compared at the last step at which all were evaluated."""
+    if score not in runs or runs[score].isna().any():
+        raise ValueError(f"--score: not each evaluation of these runs has {score}")
     rows = []
     for task, of_task in runs.groupby("task"):
         evaluated, first = of_task["global_step"].value_counts(), ()
@@ -295,18 +297,19 @@ def table_of(runs: pd.DataFrame, columns: tuple[str, ...] = ()) -> str:
         step, compared = shared.max(), of_task[of_task["global_step"].isin(shared)]
         for name, group in compared.groupby("name", sort=False):
             final = group[group["global_step"] == step]
-            scores, n = final["return_mean"].to_numpy(), len(final)
+            scores, n = final[score].to_numpy(), len(final)
             row = {"task": task, "algorithm": name, "n": f"{n}", "step": f"{step:,}"}
             spread = f" ± {number(scores.std(ddof=1))}" if n > 1 else ""
-            row["return, mean ± std over seeds"] = number(scores.mean()) + spread
+            row[f"{NAMES.get(score, score)}, mean ± std over seeds"] = number(scores.mean()) + spread
             row["IQM [95 % interval], or range"] = range_of(scores) if n > 1 else None
-            over_all = group.groupby("seed")["return_mean"].mean().to_numpy()
+            over_all = group.groupby("seed")[score].mean().to_numpy()
             first = first or (scores, over_all)
             row["P, p"] = against(scores, first[0])
             row["mean of all evaluations"] = number(over_all.mean())
             row["its P, p"] = against(over_all, first[1])
             for cell, (column, form) in (CELLS | {column: (column, "{:,.2f}") for column in columns}).items():
-                value = final[column].mean(skipna=False) if column in final else np.nan
+                shown = column in final and column != score
+                value = final[column].mean(skipna=False) if shown else np.nan
                 row[cell] = None if np.isnan(value) else form.format(value)
             rows.append(row)
     table = pd.DataFrame(rows, dtype=object).dropna(axis=1, how="all").fillna("–")
@@ -318,12 +321,14 @@ def table_of(runs: pd.DataFrame, columns: tuple[str, ...] = ()) -> str:
 class Table(Selection):
     """Final scores as a Markdown table: at the last step that a task's runs share, never the best.
 
-    IQM is the inter-quartile mean. P is the share of pairs of seeds in which the return is above that of the
+    IQM is the inter-quartile mean. P is the share of pairs of seeds in which the score is above that of the
     task's first label, p its two-sided Mann-Whitney test. The mean of all evaluations, of those that a task's
     runs share, tells who is faster."""
 
+    score: str = "return_mean"  # the column of eval.csv that is compared
+
     def __call__(self) -> None:
-        print(table_of(self.read(), self.columns))
+        print(table_of(self.read(), self.columns, self.score))
 
 
 BLOCK = re.compile(r"(<!-- command: python plot\.py (.+?) -->\n)(?:(?!<!-- command:).)*?(<!-- end -->)", re.S)

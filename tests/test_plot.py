@@ -122,9 +122,13 @@ def test_safe_runs(tmp_path, capsys):
             write(tmp_path / f"{limit:g}" / f"seed_{seed}", [1.0, 2.0], "sac_lagrangian", "Ant-v4", **facts)
     write(tmp_path / "c" / "seed_1", [1.0, 2.0], env_id="Ant-v4")
     rows, said = table(capsys, tmp_path)
-    assert [row["task"][6:] for row in rows] == ["", ", speed ≤ 10", ", speed ≤ 25"] and not said
+    tasks = ["Ant-v4", "Ant-v4, J_C of speed ≤ 10", "Ant-v4, J_C of speed ≤ 25"]
+    assert [row["task"] for row in rows] == tasks and not said
     cells = [rows[1][name] for name in ("J_C", "λ", "training episodes over the limit")]
     assert cells == ["9.0", "0.25", "25%"] and rows[0]["J_C"] == "–"
+    (costs, _), _ = table(capsys, tmp_path / "10", tmp_path / "25", "--score", "j_c_mean")
+    assert costs["cost J_C, mean ± std over seeds"] == "9.0 ± 12.0" and "J_C" not in costs
+    assert costs["mean of all evaluations"] == "19.5"  # of (30 + 0.5) / 2 and (30 + 17.5) / 2
     panels, texts = curves(tmp_path)
     labels = [axis.get_ylabel() for axis in panels]
     assert labels == ["return"] * 3 + ["cost J_C"] * 2 and "limit of J_C" in texts
@@ -285,6 +289,7 @@ def test_results_are_labelled_by_experiments_csv(home, capsys):
         (["--figure", "third"], "--figure must be one of first, second, not third"),
         (["--envs", "Ant-v3"], "--envs: no runs of Ant-v3; there are: Ant-v4, Hopper-v4"),
         (["--labels", "SAC"], "--labels: no runs of SAC; there are: sac_baseline, sac_hpo_continuous"),
+        (["--score", "j_c_mean"], "--score: not each evaluation of these runs has j_c_mean"),
         (["--until", "9"], "no evaluation of these labels and tasks up to this step"),
         (["results/trial"], "there is no run of these scripts"),
         (["results", "odd"], "Hopper-v4: there is no step at which all runs were evaluated"),
